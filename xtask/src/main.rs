@@ -1,0 +1,2 @@
+//! Set-up, tests and tools of the project.
+fn main() {}
