@@ -1,0 +1,47 @@
+//! What is launched, and how.
+
+use cudarc::driver::LaunchConfig;
+use std::fmt;
+
+/// A kernel: the image that holds it and its `extern "C"` symbol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    /// Stem of the `.cu` file.
+    pub image: &'static str,
+    /// Symbol, `<op>_<stage>_<dtype>`.
+    pub symbol: &'static str,
+}
+
+/// One launch: a kernel and its extents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launch {
+    /// What runs.
+    pub kernel: Kernel,
+    /// Blocks in x, y and z.
+    pub grid: [u32; 3],
+    /// Threads of a block in x, y and z.
+    pub block: [u32; 3],
+    /// Dynamic shared memory of a block in bytes.
+    pub shared_bytes: u32,
+}
+
+impl Launch {
+    /// The extents as cudarc takes them.
+    pub(super) fn config(&self) -> LaunchConfig {
+        LaunchConfig {
+            grid_dim: self.grid.into(),
+            block_dim: self.block.into(),
+            shared_mem_bytes: self.shared_bytes,
+        }
+    }
+}
+
+impl fmt::Display for Launch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} <<<{:?}, {:?}, {} B>>>",
+            self.kernel.symbol, self.grid, self.block, self.shared_bytes
+        )
+    }
+}

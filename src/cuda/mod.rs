@@ -1,0 +1,26 @@
+//! The CUDA backend: a module an op, each with a pure, printable `Plan` and a raw entry.
+//!
+//! A raw entry takes device views, the [`Context`] whose stream it launches on, and a workspace of as many bytes as its
+//! plan says. It allocates nothing and never waits for the device, so it can be captured in a CUDA graph once
+//! [`Context::preload`] has loaded the kernels.
+//!
+//! This module knows neither tensors nor the CPU backend.
+
+mod buffer;
+mod context;
+mod image;
+mod launch;
+mod workspace;
+
+pub use buffer::Buffer;
+pub use context::{Context, Properties};
+/// The version of cudarc whose types the raw entries take.
+pub use cudarc;
+pub use image::{Toolkit, images, toolkit};
+pub use launch::{Kernel, Launch};
+pub use workspace::WORKSPACE_ALIGNMENT;
+
+/// Every kernel that the host side launches.
+pub fn kernels() -> Vec<Kernel> {
+    Vec::new()
+}

@@ -1,0 +1,120 @@
+//! Element types.
+
+use half::{bf16, f16};
+use std::fmt;
+use std::str::FromStr;
+
+/// Type of a tensor's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of an `f32`: its range with 8 bits of precision.
+    BF16,
+    /// Labels, indices and counts.
+    I32,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub const fn size(self) -> usize {
+        match self {
+            DType::F32 | DType::I32 => 4,
+            DType::F16 | DType::BF16 => 2,
+        }
+    }
+
+    /// Whether the type is a floating-point one.
+    pub const fn is_float(self) -> bool {
+        !matches!(self, DType::I32)
+    }
+
+    /// `f32`, `f16`, `bf16` or `i32`, as kernels and the command line call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+            DType::I32 => "i32",
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for DType {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        [DType::F32, DType::F16, DType::BF16, DType::I32]
+            .into_iter()
+            .find(|dtype| dtype.name() == name)
+            .ok_or_else(|| format!("f32, f16, bf16 or i32, got `{name}`"))
+    }
+}
+
+/// A Rust type that tensors can hold.
+pub trait Element: bytemuck::Pod + Default + PartialEq + fmt::Debug + Send + Sync {
+    /// The type's name at run time.
+    const DTYPE: DType;
+}
+
+/// A floating-point element. Arithmetic is done in `f32`.
+pub trait Float: Element {
+    /// The exact value.
+    fn to_f32(self) -> f32;
+    /// The nearest value, ties to even; out of range becomes infinite.
+    fn from_f32(value: f32) -> Self;
+}
+
+impl Element for f32 {
+    const DTYPE: DType = DType::F32;
+}
+impl Element for f16 {
+    const DTYPE: DType = DType::F16;
+}
+impl Element for bf16 {
+    const DTYPE: DType = DType::BF16;
+}
+impl Element for i32 {
+    const DTYPE: DType = DType::I32;
+}
+
+impl Float for f32 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+}
+
+impl Float for f16 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f16::to_f32(self)
+    }
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        f16::from_f32(value)
+    }
+}
+
+impl Float for bf16 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        bf16::to_f32(self)
+    }
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        bf16::from_f32(value)
+    }
+}

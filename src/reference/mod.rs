@@ -1,0 +1,4 @@
+//! The definition of each op: plain loops over slices, sums in `f64`, written from the source that each names.
+//!
+//! Everything else is tested against it. It is slow, uses nothing else of the crate, and shares no formula with the
+//! backends where the mathematics leaves a choice.

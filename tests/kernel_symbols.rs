@@ -1,0 +1,78 @@
+//! The kernels in `kernels/` and the names that the host side loads are the same set.
+#![cfg(feature = "cuda")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// `(file stem, symbol)` of every `extern "C"` function in the `.cu` files below `dir`.
+fn defined(dir: &Path, found: &mut BTreeSet<(String, String)>) {
+    for entry in fs::read_dir(dir).expect("kernels is readable") {
+        let path = entry.expect("kernels is readable").path();
+        if path.is_dir() {
+            defined(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "cu") {
+            let text = fs::read_to_string(&path).expect("kernels is readable");
+            let stem = path
+                .file_stem()
+                .expect("a file has a name")
+                .to_string_lossy()
+                .into_owned();
+            found.extend(
+                symbols(&text)
+                    .into_iter()
+                    .map(|symbol| (stem.clone(), symbol)),
+            );
+        }
+    }
+}
+
+/// Names of the `extern "C"` functions in a source text: the word before the parameter list.
+fn symbols(text: &str) -> Vec<String> {
+    text.split("extern \"C\"")
+        .skip(1)
+        .filter_map(|rest| {
+            let parameters = without_launch_bounds(rest);
+            let head = parameters.split('(').next()?;
+            head.split_whitespace().last().map(str::to_owned)
+        })
+        .collect()
+}
+
+fn without_launch_bounds(text: &str) -> String {
+    match text.split_once("__launch_bounds__(") {
+        Some((before, after)) if !before.contains(['(', '{', ';']) => {
+            format!(
+                "{before} {}",
+                after.split_once(')').map_or("", |(_, rest)| rest)
+            )
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[test]
+fn host_and_kernels_agree_on_names() {
+    let mut in_sources = BTreeSet::new();
+    defined(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels"),
+        &mut in_sources,
+    );
+    let on_host: BTreeSet<_> = ocelli::cuda::kernels()
+        .iter()
+        .map(|kernel| (kernel.image.to_owned(), kernel.symbol.to_owned()))
+        .collect();
+    let missing: Vec<_> = on_host.difference(&in_sources).collect();
+    let unused: Vec<_> = in_sources.difference(&on_host).collect();
+    assert!(
+        missing.is_empty() && unused.is_empty(),
+        "missing: {missing:?}; never loaded: {unused:?}"
+    );
+}
+
+#[test]
+fn symbols_are_found_in_a_source() {
+    let text = "extern \"C\" __global__ void a_f32(int n) {}\n\
+                extern \"C\" __global__ void __launch_bounds__(128, 2)\nb_f16(F<g(1)> x) {}";
+    assert_eq!(symbols(text), ["a_f32", "b_f16"]);
+}
