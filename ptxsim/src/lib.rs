@@ -16,6 +16,7 @@
 //! client   for test programs: load the shared library, read its reports
 //! ```
 
+pub mod memory;
 pub mod ptx;
 pub mod report;
 pub mod sim;

@@ -1,0 +1,515 @@
+//! The allocations of a device.
+
+use super::{AccessError, Buffer, DEVICE_BASE, Hint, Span, View};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Distance between allocations: strays of less than this are seen.
+const GAP: u64 = 4096;
+/// Alignment of allocations, that of the CUDA driver.
+const ALIGN: u64 = 256;
+
+/// Where an allocation comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AllocationKind {
+    /// Allocated by the program on the device.
+    Device,
+    /// Pinned, managed or registered: device address and host pointer are the same.
+    Host,
+    /// A module's variables.
+    Module,
+}
+
+/// An allocation as reports name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllocationInfo {
+    /// Counts from 1 in the order of allocation.
+    pub id: u32,
+    /// First address.
+    pub address: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Where it comes from.
+    pub kind: AllocationKind,
+    /// The variable's name for one of a module.
+    pub name: Option<String>,
+    /// No longer live.
+    pub freed: bool,
+}
+
+impl AllocationInfo {
+    /// Bytes between `address` and the allocation: 0 inside, 1 for the byte just past the end.
+    pub(super) fn distance(&self, address: u64) -> u64 {
+        if address < self.address {
+            self.address - address
+        } else {
+            (address - self.address).saturating_sub(self.len.saturating_sub(1))
+        }
+    }
+
+    /// Where `address` is with respect to this allocation.
+    pub(super) fn relation(&self, address: u64) -> String {
+        if address < self.address {
+            return format!(
+                "{} bytes before the start of {self}",
+                self.address - address
+            );
+        }
+        match address - self.address {
+            offset if offset < self.len => format!("{offset} bytes into {self}"),
+            offset => format!("{} bytes past the end of {self}", offset - self.len),
+        }
+    }
+}
+
+impl std::fmt::Display for AllocationInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let freed = if self.freed { "freed " } else { "" };
+        match (&self.name, self.kind) {
+            (Some(name), _) => write!(f, "{freed}variable {name}")?,
+            (None, AllocationKind::Host) => write!(f, "{freed}host allocation {}", self.id)?,
+            (None, _) => write!(f, "{freed}allocation {}", self.id)?,
+        }
+        write!(f, ", {} bytes at {:#x}", self.len, self.address)
+    }
+}
+
+/// A live allocation and its bytes.
+#[derive(Debug)]
+pub struct Allocation {
+    pub(super) info: AllocationInfo,
+    backing: Backing,
+}
+
+#[derive(Debug)]
+enum Backing {
+    Owned(Buffer),
+    /// Memory of the program's own: its address.
+    Registered(u64),
+}
+
+impl Allocation {
+    #[inline]
+    pub(super) fn buffer_span(&self) -> Span<'_> {
+        match &self.backing {
+            Backing::Owned(buffer) => buffer.span(),
+            Backing::Registered(address) => {
+                let data = std::ptr::with_exposed_provenance_mut(*address as usize);
+                // SAFETY: `Memory::register_host`'s caller vouched for these bytes until they are
+                // unregistered and no launch uses them.
+                unsafe {
+                    Span::from_raw(
+                        data,
+                        std::ptr::null_mut(),
+                        self.info.len as usize,
+                        self.info.id,
+                    )
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    live: BTreeMap<u64, Arc<Allocation>>,
+    freed: BTreeMap<u64, AllocationInfo>,
+    next_address: u64,
+    next_id: u32,
+    /// Bytes of live device allocations.
+    in_use: u64,
+    /// The snapshot that is current, until an allocation comes or goes.
+    view: Option<Arc<View>>,
+}
+
+/// The address space of a device.
+///
+/// A freed range is never used again, so that every use after free is seen. All methods may be
+/// called from any thread.
+#[derive(Debug)]
+pub struct Memory {
+    state: Mutex<State>,
+    capacity: u64,
+}
+
+impl Memory {
+    /// A device with `capacity` bytes of memory.
+    pub fn new(capacity: u64) -> Memory {
+        let state = State {
+            live: BTreeMap::new(),
+            freed: BTreeMap::new(),
+            next_address: DEVICE_BASE,
+            next_id: 1,
+            in_use: 0,
+            view: None,
+        };
+        Memory {
+            state: Mutex::new(state),
+            capacity,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Allocates `len` bytes of device memory, uninitialised, and returns the address, a multiple
+    /// of 256. `None` when `len` exceeds what is left of the capacity or of the host's memory.
+    pub fn alloc(&self, len: u64) -> Option<u64> {
+        self.alloc_device(len, AllocationKind::Device, None)
+    }
+
+    /// Allocates a module's variable `name` with its initial bytes, followed by zeros up to `len`.
+    pub fn register_module_memory(&self, name: &str, len: u64, init: &[u8]) -> Option<u64> {
+        let address = self.alloc_device(len, AllocationKind::Module, Some(name.to_owned()))?;
+        let span_init = &init[..init.len().min(len as usize)];
+        let view = self.snapshot();
+        let span = view
+            .resolve(address, len as usize, &mut Hint::default())
+            .ok()?;
+        span.write(0, span_init);
+        span.set_valid(0, len as usize, true);
+        Some(address)
+    }
+
+    fn alloc_device(&self, len: u64, kind: AllocationKind, name: Option<String>) -> Option<u64> {
+        let mut state = self.lock();
+        if len > self.capacity.saturating_sub(state.in_use) {
+            return None;
+        }
+        let buffer = Buffer::new(usize::try_from(len).ok()?, state.next_id)?;
+        let address = state.next_address;
+        state.next_address = (address + len + GAP).next_multiple_of(ALIGN);
+        state.in_use += len;
+        state.insert(address, len, kind, name, Backing::Owned(buffer));
+        Some(address)
+    }
+
+    /// Allocates `len` bytes that host and device see at the same address; validity is not
+    /// tracked. `None` when the host has no memory for them.
+    pub fn alloc_host(&self, len: usize) -> Option<*mut u8> {
+        let mut state = self.lock();
+        let buffer = Buffer::untracked(len, state.next_id)?;
+        let pointer = buffer.span().data_ptr();
+        let address = pointer.expose_provenance() as u64;
+        state.insert(
+            address,
+            len as u64,
+            AllocationKind::Host,
+            None,
+            Backing::Owned(buffer),
+        );
+        Some(pointer)
+    }
+
+    /// Makes memory of the program visible to the device at its own address.
+    ///
+    /// # Safety
+    /// `pointer` must be valid for reads and writes of `len` bytes until it is given to
+    /// [`Memory::free`] and every launch that was running then has ended.
+    pub unsafe fn register_host(&self, pointer: *mut u8, len: usize) {
+        let address = pointer.expose_provenance() as u64;
+        let backing = Backing::Registered(address);
+        self.lock()
+            .insert(address, len as u64, AllocationKind::Host, None, backing);
+    }
+
+    /// Frees the allocation that starts at `address`.
+    ///
+    /// # Errors
+    /// When none does; the message says what is at `address`.
+    pub fn free(&self, address: u64) -> Result<AllocationInfo, AccessError> {
+        let mut state = self.lock();
+        let Some(allocation) = state.live.remove(&address) else {
+            drop(state);
+            let kind = crate::report::FindingKind::OutOfBounds;
+            let near = self
+                .snapshot()
+                .describe(address)
+                .unwrap_or_else(|| "no allocation".into());
+            return Err(AccessError {
+                kind,
+                message: format!("free of {address:#x}: {near}"),
+            });
+        };
+        let mut info = allocation.info.clone();
+        info.freed = true;
+        if info.kind != AllocationKind::Host {
+            state.in_use -= info.len;
+            state.freed.insert(address, info.clone());
+        }
+        state.view = None;
+        Ok(info)
+    }
+
+    /// What a launch that starts now sees.
+    pub fn snapshot(&self) -> Arc<View> {
+        let mut state = self.lock();
+        if let Some(view) = &state.view {
+            return view.clone();
+        }
+        let live = state.live.values().cloned().collect();
+        let view = Arc::new(View::new(live, state.freed.values().cloned().collect()));
+        state.view = Some(view.clone());
+        view
+    }
+
+    /// The live allocation that holds `address`; one of length 0 holds its first address.
+    pub fn find(&self, address: u64) -> Option<AllocationInfo> {
+        let state = self.lock();
+        let (_, allocation) = state.live.range(..=address).next_back()?;
+        let info = &allocation.info;
+        (address == info.address || address - info.address < info.len).then(|| info.clone())
+    }
+
+    /// Bytes of live device allocations, variables of modules included.
+    pub fn in_use(&self) -> u64 {
+        self.lock().in_use
+    }
+
+    /// Bytes of the device.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Live allocations by address, but for those of modules.
+    pub fn leaks(&self) -> Vec<AllocationInfo> {
+        let state = self.lock();
+        let live = state.live.values().map(|allocation| &allocation.info);
+        live.filter(|info| info.kind != AllocationKind::Module)
+            .cloned()
+            .collect()
+    }
+
+    /// Copies host bytes to the device, which makes them valid.
+    ///
+    /// # Errors
+    /// When the target is not inside one live allocation.
+    pub fn copy_in(&self, address: u64, bytes: &[u8]) -> Result<(), AccessError> {
+        let view = self.snapshot();
+        view.resolve(address, bytes.len(), &mut Hint::default())?
+            .write(0, bytes);
+        Ok(())
+    }
+
+    /// Copies device bytes to the host.
+    ///
+    /// # Errors
+    /// When the source is not inside one live allocation.
+    pub fn copy_out(&self, address: u64, out: &mut [u8]) -> Result<(), AccessError> {
+        let view = self.snapshot();
+        view.resolve(address, out.len(), &mut Hint::default())?
+            .read(0, out);
+        Ok(())
+    }
+
+    /// Copies `len` bytes, and whether they are valid, within the device. They may overlap.
+    ///
+    /// # Errors
+    /// When source or target is not inside one live allocation.
+    pub fn copy(&self, to: u64, from: u64, len: usize) -> Result<(), AccessError> {
+        let view = self.snapshot();
+        let source = view.resolve(from, len, &mut Hint::default())?;
+        let target = view.resolve(to, len, &mut Hint::default())?;
+        target.copy_from(0, &source, 0, len);
+        Ok(())
+    }
+
+    /// Writes `pattern` `count` times in a row, which makes the bytes valid.
+    ///
+    /// # Errors
+    /// When the target is not inside one live allocation.
+    pub fn fill(&self, address: u64, pattern: &[u8], count: usize) -> Result<(), AccessError> {
+        let view = self.snapshot();
+        let len = pattern.len().saturating_mul(count);
+        let span = view.resolve(address, len, &mut Hint::default())?;
+        // Enough copies of the pattern to make few large writes.
+        let chunk = pattern.repeat(count.min(4096));
+        let mut at = 0;
+        while at < len {
+            let bytes = chunk.len().min(len - at);
+            span.write(at, &chunk[..bytes]);
+            at += bytes;
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn insert(
+        &mut self,
+        address: u64,
+        len: u64,
+        kind: AllocationKind,
+        name: Option<String>,
+        backing: Backing,
+    ) {
+        let info = AllocationInfo {
+            id: self.next_id,
+            address,
+            len,
+            kind,
+            name,
+            freed: false,
+        };
+        self.next_id += 1;
+        self.view = None;
+        self.live
+            .insert(address, Arc::new(Allocation { info, backing }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::FindingKind;
+
+    fn kind_at(memory: &Memory, address: u64, len: usize) -> FindingKind {
+        memory
+            .snapshot()
+            .resolve(address, len, &mut Hint::default())
+            .unwrap_err()
+            .kind
+    }
+
+    #[test]
+    fn allocations_are_aligned_apart_and_never_reused() {
+        let memory = Memory::new(1 << 30);
+        let a = memory.alloc(1000).unwrap();
+        memory.free(a).unwrap();
+        let b = memory.alloc(1000).unwrap();
+        assert_eq!((a % 256, b % 256), (0, 0));
+        assert!(b >= a + 1000 + 4096);
+        assert_eq!(memory.in_use(), 1000);
+    }
+
+    #[test]
+    fn capacity_is_kept() {
+        let memory = Memory::new(1 << 20);
+        let a = memory.alloc(1 << 20).unwrap();
+        assert_eq!(memory.alloc(1), None);
+        memory.free(a).unwrap();
+        assert!(memory.alloc(1).is_some());
+        assert_eq!(memory.alloc(u64::MAX), None);
+    }
+
+    #[test]
+    fn copies_and_validity() {
+        let memory = Memory::new(1 << 20);
+        let (a, b) = (memory.alloc(64).unwrap(), memory.alloc(64).unwrap());
+        memory.copy_in(a + 4, &[1, 2, 3, 4]).unwrap();
+        memory.copy(b, a, 64).unwrap();
+        let view = memory.snapshot();
+        let span = view.resolve(b, 64, &mut Hint::default()).unwrap();
+        assert!(span.is_valid(4, 4) && !span.is_valid(3, 1) && !span.is_valid(8, 1));
+        let mut out = [0; 4];
+        memory.copy_out(b + 4, &mut out).unwrap();
+        assert_eq!(out, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn fill_repeats_the_pattern() {
+        let memory = Memory::new(1 << 20);
+        let a = memory.alloc(20_000).unwrap();
+        memory.fill(a, &[1, 2], 10_000).unwrap();
+        let mut out = vec![0; 20_000];
+        memory.copy_out(a, &mut out).unwrap();
+        assert!(out.chunks(2).all(|pair| pair == [1, 2]));
+        assert!(memory.fill(a, &[1, 2], 10_001).is_err());
+        memory.fill(a, &[1, 2], 0).unwrap();
+    }
+
+    #[test]
+    fn errors_name_the_allocation() {
+        let memory = Memory::new(1 << 20);
+        let a = memory.alloc(1024).unwrap();
+        let view = memory.snapshot();
+        let error = view.resolve(a + 1028, 4, &mut Hint::default()).unwrap_err();
+        assert_eq!(error.kind, FindingKind::OutOfBounds);
+        let text = format!("4 bytes past the end of allocation 1, 1024 bytes at {a:#x}");
+        assert!(error.message.contains(&text), "{}", error.message);
+        let error = view.resolve(a - 8, 4, &mut Hint::default()).unwrap_err();
+        assert!(
+            error
+                .message
+                .contains("8 bytes before the start of allocation 1")
+        );
+        assert_eq!(kind_at(&memory, a + 1022, 4), FindingKind::OutOfBounds);
+        assert_eq!(kind_at(&memory, 0, 4), FindingKind::OutOfBounds);
+        assert_eq!(kind_at(&memory, u64::MAX - 1, 4), FindingKind::OutOfBounds);
+    }
+
+    #[test]
+    fn freed_memory_is_recognised_and_stays_backed_for_its_launch() {
+        let memory = Memory::new(1 << 20);
+        let a = memory.alloc(64).unwrap();
+        let before = memory.snapshot();
+        memory.free(a).unwrap();
+        before
+            .resolve(a, 64, &mut Hint::default())
+            .unwrap()
+            .write(0, &[1; 64]);
+        assert_eq!(kind_at(&memory, a + 60, 4), FindingKind::UseAfterFree);
+        assert!(memory.free(a).is_err());
+    }
+
+    #[test]
+    fn host_memory() {
+        let memory = Memory::new(1 << 20);
+        let own = 5u32;
+        assert_eq!(
+            kind_at(&memory, &raw const own as u64, 4),
+            FindingKind::HostPointer
+        );
+        let pinned = memory.alloc_host(16).unwrap();
+        memory.copy_in(pinned as u64 + 8, &[1; 8]).unwrap();
+        assert_eq!(
+            memory.find(pinned as u64 + 15).unwrap().kind,
+            AllocationKind::Host
+        );
+        assert_eq!(memory.in_use(), 0);
+        memory.free(pinned as u64).unwrap();
+        assert!(memory.leaks().is_empty());
+    }
+
+    #[test]
+    fn module_variables_are_initialised_and_no_leak() {
+        let memory = Memory::new(1 << 20);
+        let a = memory.register_module_memory("table", 8, &[1, 2]).unwrap();
+        let mut out = [9; 8];
+        memory.copy_out(a, &mut out).unwrap();
+        assert_eq!(out, [1, 2, 0, 0, 0, 0, 0, 0]);
+        assert!(memory.leaks().is_empty());
+        assert_eq!(memory.find(a).unwrap().name.as_deref(), Some("table"));
+    }
+
+    #[test]
+    fn rows_over_two_allocations() {
+        let memory = Memory::new(1 << 20);
+        let (a, b) = (memory.alloc(64).unwrap(), memory.alloc(64).unwrap());
+        let mut addresses = [a; 32];
+        addresses[1] = b + 60;
+        let view = memory.snapshot();
+        let row = view
+            .resolve_row(&addresses, 3, 4, &mut Hint::default())
+            .unwrap();
+        row.store(0, &[6u32; 32]);
+        let mut out = [0; 4];
+        memory.copy_out(b + 60, &mut out).unwrap();
+        assert_eq!(out, [6, 0, 0, 0]);
+        addresses[7] = b + 64;
+        let error = view
+            .resolve_row(&addresses, 0x83, 4, &mut Hint::default())
+            .unwrap_err();
+        assert_eq!((error.lane, error.address), (7, b + 64));
+    }
+
+    #[test]
+    fn zero_length_is_found_and_freed() {
+        let memory = Memory::new(1 << 20);
+        let a = memory.alloc(0).unwrap();
+        assert_eq!(memory.find(a).unwrap().len, 0);
+        memory.copy_in(a, &[]).unwrap();
+        memory.free(a).unwrap();
+    }
+}
