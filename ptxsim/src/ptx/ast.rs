@@ -125,9 +125,25 @@ pub struct Variable {
     pub external: bool,
     /// Initial bytes, shorter than `size` where the rest is zero.
     pub init: Vec<u8>,
-    /// Addresses to be written into the initial bytes: offset, name of the symbol, addend, and
-    /// whether `generic()` was asked for.
-    pub init_symbols: Vec<(u64, String, i64, bool)>,
+    /// Addresses to be written into the initial bytes.
+    pub init_symbols: Vec<SymbolInit>,
+}
+
+/// An address, or a byte of one, in the initial value of a variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SymbolInit {
+    /// Where in the variable, in bytes.
+    pub offset: u64,
+    /// Bytes written.
+    pub size: u32,
+    /// Variable or function.
+    pub symbol: String,
+    /// Added to its address.
+    pub addend: i64,
+    /// `generic()`: the address in the generic space.
+    pub generic: bool,
+    /// The address is shifted right by this before its low `size` bytes are taken.
+    pub shift: u32,
 }
 
 /// Where a label points.
@@ -222,6 +238,8 @@ pub enum Operand {
     List(Vec<Operand>),
     /// A `.branchtargets` list.
     BranchTable(u32),
+    /// A `.callprototype` or `.calltargets` of an indirect call; execution does not need it.
+    Prototype,
     /// `_`.
     Discard,
 }
