@@ -20,3 +20,4 @@ pub mod memory;
 pub mod ptx;
 pub mod report;
 pub mod sim;
+pub mod tensor;
