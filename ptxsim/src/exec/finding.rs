@@ -4,7 +4,13 @@ use super::warp::Warp;
 use crate::report::{Finding, FindingKind};
 
 /// A finding at the executing instruction in `lane`.
-pub fn at(warp: &Warp<'_>, kind: FindingKind, message: String, lane: u32, address: Option<u64>) -> Finding {
+pub fn at(
+    warp: &Warp<'_>,
+    kind: FindingKind,
+    message: String,
+    lane: u32,
+    address: Option<u64>,
+) -> Finding {
     let launch = &*warp.launch;
     let site = launch.program.site(warp.state.pc);
     let [x, y, _] = launch.config.block;
@@ -13,7 +19,9 @@ pub fn at(warp: &Warp<'_>, kind: FindingKind, message: String, lane: u32, addres
         kind,
         message,
         kernel: launch.kernel.name.clone(),
-        source: site.source.map(|(file, line)| (launch.program.file(file), line)),
+        source: site
+            .source
+            .map(|(file, line)| (launch.program.file(file), line)),
         ptx_line: site.line,
         block: warp.cluster.blocks[warp.rank].index,
         thread: [linear % x, linear / x % y, linear / (x * y)],

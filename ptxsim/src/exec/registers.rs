@@ -74,9 +74,15 @@ pub struct Predicate {
 
 impl Predicate {
     /// Always true.
-    pub const TRUE: Predicate = Predicate { slot: CONSTANT, negated: true };
+    pub const TRUE: Predicate = Predicate {
+        slot: CONSTANT,
+        negated: true,
+    };
     /// Always false.
-    pub const FALSE: Predicate = Predicate { slot: CONSTANT, negated: false };
+    pub const FALSE: Predicate = Predicate {
+        slot: CONSTANT,
+        negated: false,
+    };
 
     /// A register slot, negated or not.
     pub fn slot(slot: u32, negated: bool) -> Predicate {
@@ -96,7 +102,12 @@ pub struct File<W> {
 impl<W: Word> File<W> {
     /// A file of `slots` undefined registers.
     pub fn new(slots: usize, constants: Arc<Vec<Row<W>>>) -> File<W> {
-        File { rows: vec![[W::default(); LANES]; slots], defined: vec![0; slots], base: 0, constants }
+        File {
+            rows: vec![[W::default(); LANES]; slots],
+            defined: vec![0; slots],
+            base: 0,
+            constants,
+        }
     }
 
     /// Forgets all values: the start of another block.
@@ -136,7 +147,11 @@ impl<W: Word> File<W> {
     /// Lanes in which a register is defined.
     #[inline(always)]
     pub fn defined(&self, source: Source<W>) -> u32 {
-        if source.is_constant() { u32::MAX } else { self.defined[self.base + source.0 as usize] }
+        if source.is_constant() {
+            u32::MAX
+        } else {
+            self.defined[self.base + source.0 as usize]
+        }
     }
 
     /// Writes the lanes of `mask`; those not in `defined` become undefined.
@@ -174,7 +189,11 @@ pub struct PredicateFile {
 impl PredicateFile {
     /// A file of `slots` undefined predicates.
     pub fn new(slots: usize) -> PredicateFile {
-        PredicateFile { bits: vec![0; slots], defined: vec![0; slots], base: 0 }
+        PredicateFile {
+            bits: vec![0; slots],
+            defined: vec![0; slots],
+            base: 0,
+        }
     }
 
     /// Forgets all values.

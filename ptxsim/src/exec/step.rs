@@ -64,7 +64,11 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::Lanes(mask) => write!(f, "lanes {mask:#010x} of its warp"),
-            Reason::Barrier { id, expected, arrived } => {
+            Reason::Barrier {
+                id,
+                expected,
+                arrived,
+            } => {
                 write!(f, "barrier {id} ({arrived} of {expected} threads arrived)")
             }
             Reason::ClusterBarrier => f.write_str("the cluster barrier"),

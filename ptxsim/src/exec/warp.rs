@@ -126,7 +126,12 @@ impl Warp<'_> {
     pub fn find_undefined(&mut self, undefined: u32, what: &str) {
         if self.launch.checks > crate::sim::Checks::Off {
             let message = format!("{what} is uninitialised");
-            self.find(FindingKind::Uninitialized, message, undefined.trailing_zeros(), None);
+            self.find(
+                FindingKind::Uninitialized,
+                message,
+                undefined.trailing_zeros(),
+                None,
+            );
         }
     }
 }

@@ -14,7 +14,10 @@ pub struct Constants<W> {
 
 impl<W> Default for Constants<W> {
     fn default() -> Self {
-        Constants { rows: Vec::new(), index: HashMap::new() }
+        Constants {
+            rows: Vec::new(),
+            index: HashMap::new(),
+        }
     }
 }
 

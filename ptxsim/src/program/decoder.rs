@@ -80,8 +80,15 @@ impl Decoder<'_> {
     ///
     /// # Errors
     /// When there are fewer.
-    pub fn operand<'i>(&self, instruction: &'i Instruction, index: usize) -> Result<&'i Operand, Unsupported> {
-        instruction.operands.get(index).ok_or_else(|| Unsupported::new(format!("no operand {index}")))
+    pub fn operand<'i>(
+        &self,
+        instruction: &'i Instruction,
+        index: usize,
+    ) -> Result<&'i Operand, Unsupported> {
+        instruction
+            .operands
+            .get(index)
+            .ok_or_else(|| Unsupported::new(format!("no operand {index}")))
     }
 
     /// Declared type of a register.
@@ -179,9 +186,10 @@ impl Decoder<'_> {
         match operand {
             Operand::Discard => Ok(AnyDest::Discard),
             Operand::Register(r) => match file_of(self.register_type(*r)) {
-                FileKind::Word => {
-                    Ok(AnyDest::Word(Dest::slot(self.slot(*r)), self.register_type(*r).size() * 8))
-                }
+                FileKind::Word => Ok(AnyDest::Word(
+                    Dest::slot(self.slot(*r)),
+                    self.register_type(*r).size() * 8,
+                )),
                 FileKind::Long => Ok(AnyDest::Long(Dest::slot(self.slot(*r)))),
                 _ => Err(unfit(operand, "a destination")),
             },
@@ -257,7 +265,10 @@ impl Decoder<'_> {
             AddressBase::Variable(v) => Base::Fixed(self.symbols.place(*v)),
             AddressBase::Absolute => Base::Fixed(Place::Global(0)),
         };
-        Ok(Address { base, offset: *offset })
+        Ok(Address {
+            base,
+            offset: *offset,
+        })
     }
 
     /// Index in the program of the instruction that a label points at.
@@ -288,7 +299,10 @@ impl Decoder<'_> {
         f: impl Fn(A, B) -> R + Send + Sync + 'static,
     ) -> Result<Execute, Unsupported> {
         let d = self.dest(self.operand(i, 0)?)?;
-        let (a, b) = (self.source(self.operand(i, 1)?)?, self.source(self.operand(i, 2)?)?);
+        let (a, b) = (
+            self.source(self.operand(i, 1)?)?,
+            self.source(self.operand(i, 2)?)?,
+        );
         Ok(lanes::map2::<A, B, R>(d, a, b, f))
     }
 
@@ -302,8 +316,17 @@ impl Decoder<'_> {
         f: impl Fn(A, B, C) -> R + Send + Sync + 'static,
     ) -> Result<Execute, Unsupported> {
         let d = self.dest(self.operand(i, 0)?)?;
-        let (a, b) = (self.source(self.operand(i, 1)?)?, self.source(self.operand(i, 2)?)?);
-        Ok(lanes::map3::<A, B, C, R>(d, a, b, self.source(self.operand(i, 3)?)?, f))
+        let (a, b) = (
+            self.source(self.operand(i, 1)?)?,
+            self.source(self.operand(i, 2)?)?,
+        );
+        Ok(lanes::map3::<A, B, C, R>(
+            d,
+            a,
+            b,
+            self.source(self.operand(i, 3)?)?,
+            f,
+        ))
     }
 
     /// An instruction `op d, a, b, c, e` that applies `f`.
@@ -316,8 +339,14 @@ impl Decoder<'_> {
         f: impl Fn(A, B, C, D) -> R + Send + Sync + 'static,
     ) -> Result<Execute, Unsupported> {
         let d = self.dest(self.operand(i, 0)?)?;
-        let (a, b) = (self.source(self.operand(i, 1)?)?, self.source(self.operand(i, 2)?)?);
-        let (c, e) = (self.source(self.operand(i, 3)?)?, self.source(self.operand(i, 4)?)?);
+        let (a, b) = (
+            self.source(self.operand(i, 1)?)?,
+            self.source(self.operand(i, 2)?)?,
+        );
+        let (c, e) = (
+            self.source(self.operand(i, 3)?)?,
+            self.source(self.operand(i, 4)?)?,
+        );
         Ok(lanes::map4::<A, B, C, D, R>(d, a, b, c, e, f))
     }
 }

@@ -11,8 +11,13 @@ const FAMILIES: &[Family] = &[arithmetic::OPCODES, data::OPCODES];
 /// The entry with the longest key that `opcode` starts with.
 pub fn find(opcode: &str) -> Option<(&'static str, Decode)> {
     let fits = |key: &str| {
-        opcode.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        opcode
+            .strip_prefix(key)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
     let entries = FAMILIES.iter().flat_map(|family| family.iter());
-    entries.filter(|(key, _)| fits(key)).max_by_key(|(key, _)| key.len()).copied()
+    entries
+        .filter(|(key, _)| fits(key))
+        .max_by_key(|(key, _)| key.len())
+        .copied()
 }

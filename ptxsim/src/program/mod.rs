@@ -16,9 +16,9 @@ pub mod modifiers;
 pub mod operands;
 pub mod slots;
 
+use crate::exec::registers::{Predicate, Row};
 use crate::exec::step::Step;
 use crate::exec::warp::Warp;
-use crate::exec::registers::{Predicate, Row};
 use crate::ptx::ast::{Directives, Instruction};
 use decoder::{Decoder, Unsupported};
 use std::sync::Arc;

@@ -16,7 +16,10 @@ impl<'a> Modifiers<'a> {
     /// Splits `rest`, such as `.rn.ftz.f32`.
     pub fn new(rest: &'a str) -> Modifiers<'a> {
         let parts = rest.split('.').filter(|part| !part.is_empty()).collect();
-        Modifiers { parts, taken: Cell::new(0) }
+        Modifiers {
+            parts,
+            taken: Cell::new(0),
+        }
     }
 
     fn take_where<T>(&self, mut choose: impl FnMut(&'a str) -> Option<T>) -> Option<T> {
@@ -33,7 +36,8 @@ impl<'a> Modifiers<'a> {
 
     /// Takes the first part equal to `name`; whether there was one.
     pub fn take(&self, name: &str) -> bool {
-        self.take_where(|part| (part == name).then_some(())).is_some()
+        self.take_where(|part| (part == name).then_some(()))
+            .is_some()
     }
 
     /// Takes the first part that is one of the names, and gives its value.
@@ -43,7 +47,10 @@ impl<'a> Modifiers<'a> {
 
     /// Takes all parts that are among the names: hints without an effect here.
     pub fn ignore(&self, names: &[&str]) {
-        while self.take_where(|part| names.contains(&part).then_some(())).is_some() {}
+        while self
+            .take_where(|part| names.contains(&part).then_some(()))
+            .is_some()
+        {}
     }
 
     /// Takes all parts that start with one of the prefixes: hints without an effect here.
@@ -62,7 +69,8 @@ impl<'a> Modifiers<'a> {
     /// # Errors
     /// When there is none.
     pub fn ty(&self) -> Result<Type, Unsupported> {
-        self.take_where(parse_type).ok_or_else(|| Unsupported::new("no type"))
+        self.take_where(parse_type)
+            .ok_or_else(|| Unsupported::new("no type"))
     }
 
     /// # Errors
