@@ -16,7 +16,9 @@
 //! client   for test programs: load the shared library, read its reports
 //! ```
 
+pub mod exec;
 pub mod memory;
+pub mod program;
 pub mod ptx;
 pub mod report;
 pub mod sim;

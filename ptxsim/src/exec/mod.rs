@@ -1,0 +1,25 @@
+//! Execution: a launch from its first block to its last.
+//!
+//! ```text
+//! launch    one kernel launch: counters, findings, the view of global memory
+//! block     what the warps of a block and of a cluster share
+//! warp      what an instruction may touch while it executes for one warp
+//! registers register files of a warp, 32 lanes wide
+//! lanes     the loops over 32 lanes, compiled for plain x86-64 and for AVX2
+//! step      what an instruction tells the scheduler
+//! ```
+//!
+//! The other modules are instruction families: each decodes the opcodes of its table into closures
+//! over register slots.
+
+pub mod arithmetic;
+pub mod barrier;
+pub mod block;
+pub mod data;
+pub mod finding;
+pub mod lanes;
+pub mod launch;
+pub mod registers;
+pub mod step;
+pub mod value;
+pub mod warp;

@@ -1,0 +1,23 @@
+//! Which module decodes which opcode.
+
+use super::Decode;
+use crate::exec::{arithmetic, data};
+
+/// A family's opcodes. The key is the start of an opcode, ending at a dot.
+type Family = &'static [(&'static str, Decode)];
+
+const FAMILIES: &[Family] = &[arithmetic::OPCODES, data::OPCODES];
+
+/// The entry with the longest key that `opcode` starts with.
+pub fn find(opcode: &str) -> Option<(&'static str, Decode)> {
+    let fits = |key: &str| {
+        opcode
+            .strip_prefix(key)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let entries = FAMILIES.iter().flat_map(|family| family.iter());
+    entries
+        .filter(|(key, _)| fits(key))
+        .max_by_key(|(key, _)| key.len())
+        .copied()
+}
