@@ -41,7 +41,7 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     ];
     let tests = program(&workspace.build_messages(&tests)?, "test")?;
     strip(&tests, &bundle.join("tests"))?;
-    let benches = ["bench", "--no-run", "--package=ocelli", "--benches"];
+    let benches = ["bench", "--no-run", "--package=ocelli", "--bench=*"];
     let benches = program(&workspace.build_messages(&benches)?, "bench")?;
     strip(&benches, &bundle.join("benches"))?;
     for file in FILES {

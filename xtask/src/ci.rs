@@ -35,7 +35,7 @@ pub fn run(workspace: &Workspace) -> Result<bool> {
             &["doc", "--quiet", "--workspace", "--no-deps"],
         ),
         // Built as tests, benches run each case once.
-        ("benches", &["test", "--quiet", "--workspace", "--benches"]),
+        ("benches", &["test", "--quiet", "--workspace", "--bench=*"]),
     ] {
         let mut command = workspace.cargo(arguments);
         command.env("RUSTDOCFLAGS", "--deny=warnings");
