@@ -26,7 +26,10 @@ pub fn decompress<'a>(entry: &Entry<'a>) -> Result<Cow<'a, [u8]>, ImageError> {
 
 fn lz4(bytes: &[u8], length: u64) -> Result<Vec<u8>, ImageError> {
     if length > (bytes.len() as u64).saturating_mul(LZ4_MAX_RATIO) {
-        return Err(ImageError::Malformed(format!("{} bytes of LZ4 cannot hold {length}", bytes.len())));
+        return Err(ImageError::Malformed(format!(
+            "{} bytes of LZ4 cannot hold {length}",
+            bytes.len()
+        )));
     }
     lz4_flex::block::decompress(bytes, length as usize)
         .map_err(|error| ImageError::Malformed(format!("LZ4: {error}")))
@@ -36,12 +39,19 @@ fn zstd(bytes: &[u8], length: u64) -> Result<Vec<u8>, ImageError> {
     let malformed = |error: &dyn std::fmt::Display| ImageError::Malformed(format!("zstd: {error}"));
     let mut frames = FrameDecoder::new();
     frames.set_max_window_size(MAX_TEXT_BYTES);
-    let decoder = StreamingDecoder::new_with_decoder(bytes, frames).map_err(|error| malformed(&error))?;
+    let decoder =
+        StreamingDecoder::new_with_decoder(bytes, frames).map_err(|error| malformed(&error))?;
     let mut text = Vec::new();
     // One byte more than promised, so that a longer frame shows.
-    decoder.take(length + 1).read_to_end(&mut text).map_err(|error| malformed(&error))?;
+    decoder
+        .take(length + 1)
+        .read_to_end(&mut text)
+        .map_err(|error| malformed(&error))?;
     if text.len() as u64 != length {
-        return Err(malformed(&format!("{} bytes or more where the entry says {length}", text.len())));
+        return Err(malformed(&format!(
+            "{} bytes or more where the entry says {length}",
+            text.len()
+        )));
     }
     Ok(text)
 }

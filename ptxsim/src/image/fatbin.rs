@@ -48,14 +48,24 @@ pub fn kind(image: &[u8]) -> Kind {
 ///
 /// A wrong magic or an impossible size.
 pub fn container_bytes(header: &[u8; HEADER_BYTES]) -> Result<usize, ImageError> {
-    let sizes = u32_at(header, 0).zip(u16_at(header, 6)).zip(u64_at(header, 8));
+    let sizes = u32_at(header, 0)
+        .zip(u16_at(header, 6))
+        .zip(u64_at(header, 8));
     let Some(((FATBIN_MAGIC, header_bytes), body)) = sizes else {
         return Err(ImageError::Malformed("not a fatbin".into()));
     };
-    let total = u64::from(header_bytes).checked_add(body).and_then(|total| usize::try_from(total).ok());
+    let total = u64::from(header_bytes)
+        .checked_add(body)
+        .and_then(|total| usize::try_from(total).ok());
     match total {
-        Some(total) if usize::from(header_bytes) >= HEADER_BYTES && total <= isize::MAX as usize => Ok(total),
-        _ => Err(ImageError::Malformed(format!("a fatbin header of {header_bytes} and a body of {body} bytes"))),
+        Some(total)
+            if usize::from(header_bytes) >= HEADER_BYTES && total <= isize::MAX as usize =>
+        {
+            Ok(total)
+        }
+        _ => Err(ImageError::Malformed(format!(
+            "a fatbin header of {header_bytes} and a body of {body} bytes"
+        ))),
     }
 }
 
@@ -88,18 +98,24 @@ pub struct Entry<'a> {
 /// The entries of a fatbin, in order.
 pub fn entries(image: &[u8]) -> Result<Vec<Entry<'_>>, ImageError> {
     let Some(header) = image.first_chunk::<HEADER_BYTES>() else {
-        return Err(ImageError::Malformed("the header of the fatbin is cut off".into()));
+        return Err(ImageError::Malformed(
+            "the header of the fatbin is cut off".into(),
+        ));
     };
     let end = container_bytes(header)?;
     if end > image.len() {
-        return Err(ImageError::Malformed(format!("the fatbin has {} of its {end} bytes", image.len())));
+        return Err(ImageError::Malformed(format!(
+            "the fatbin has {} of its {end} bytes",
+            image.len()
+        )));
     }
     let start = usize::from(u16_at(header, 6).unwrap_or(0));
     let mut rest = &image[start..end];
     let mut entries = Vec::new();
     while !rest.is_empty() {
-        let (entry, length) = entry(rest)
-            .ok_or_else(|| ImageError::Malformed(format!("entry {} of the fatbin is damaged", entries.len())))?;
+        let (entry, length) = entry(rest).ok_or_else(|| {
+            ImageError::Malformed(format!("entry {} of the fatbin is damaged", entries.len()))
+        })?;
         entries.push(entry);
         rest = &rest[length..];
     }
@@ -127,7 +143,11 @@ fn entry(bytes: &[u8]) -> Option<(Entry<'_>, usize)> {
         is_ptx: u16_at(bytes, 0)? == ENTRY_PTX,
         capability: u32_at(bytes, 28)?,
         compression,
-        bytes: if compression == Compression::None { payload } else { payload.get(..stored)? },
+        bytes: if compression == Compression::None {
+            payload
+        } else {
+            payload.get(..stored)?
+        },
         decompressed: u64_at(bytes, 56)?,
     };
     Some((entry, length))

@@ -34,8 +34,16 @@ impl fmt::Display for ImageError {
         match self {
             ImageError::Malformed(rule) => write!(f, "image: {rule}"),
             ImageError::NoPtx { arch, found } => {
-                let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
-                write!(f, "image: no PTX for {}, found {found}", select::target_name(*arch))
+                let found = if found.is_empty() {
+                    "nothing".to_owned()
+                } else {
+                    found.join(", ")
+                };
+                write!(
+                    f,
+                    "image: no PTX for {}, found {found}",
+                    select::target_name(*arch)
+                )
             }
         }
     }
@@ -57,15 +65,22 @@ pub fn ptx_for(image: &[u8], arch: Arch) -> Result<String, ImageError> {
     match kind(image) {
         Kind::Fatbin => select::best(&fatbin::entries(image)?, arch),
         Kind::Text => select::only(&text(image), arch),
-        Kind::Cubin => Err(ImageError::NoPtx { arch, found: vec!["machine code".into()] }),
+        Kind::Cubin => Err(ImageError::NoPtx {
+            arch,
+            found: vec!["machine code".into()],
+        }),
         Kind::Wrapper => Err(ImageError::Malformed(
-            "a fatbin wrapper holds the address of its fatbin, which a byte slice cannot follow".into(),
+            "a fatbin wrapper holds the address of its fatbin, which a byte slice cannot follow"
+                .into(),
         )),
     }
 }
 
 /// A C string or a plain text; PTX is ASCII, except for what file names may hold.
 fn text(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    let end = bytes
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
