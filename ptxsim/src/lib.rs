@@ -17,6 +17,7 @@
 //! ```
 
 pub mod exec;
+pub mod image;
 pub mod memory;
 pub mod program;
 pub mod ptx;

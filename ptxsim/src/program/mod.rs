@@ -7,12 +7,18 @@
 //! decoder    what a family needs to turn an instruction into a closure
 //! families   which module decodes which opcode
 //! slots      virtual registers to register slots
+//! liveness   which registers may share a slot
+//! layout     parameters, shared memory and frames of a kernel
+//! module     addresses and initial values of module variables
 //! ```
 
 pub mod constants;
 pub mod decoder;
 pub mod families;
+pub mod layout;
+pub mod liveness;
 pub mod modifiers;
+pub mod module;
 pub mod operands;
 pub mod slots;
 
