@@ -198,7 +198,7 @@ impl<'m> Row<'m> {
     #[inline(always)]
     fn check<T>(&self, offset: usize) {
         assert!(
-            offset + size_of::<T>() <= self.size && offset % size_of::<T>() == 0,
+            offset + size_of::<T>() <= self.size && offset.is_multiple_of(size_of::<T>()),
             "element outside of the access"
         );
     }
