@@ -91,6 +91,18 @@ impl<T: Copy> Out<T> {
 pub struct In<T>(*const T);
 
 impl<T: Copy> In<T> {
+    /// Null.
+    pub const NULL: In<T> = In(std::ptr::null());
+
+    /// The value at an index of an array; `INVALID_VALUE` if the pointer is null.
+    pub fn at(self, index: usize) -> Result<T> {
+        if self.0.is_null() {
+            return Err(Status::INVALID_VALUE);
+        }
+        // SAFETY: the caller promises an array, and that it ends where its callee stops reading.
+        Ok(unsafe { self.0.add(index).read_unaligned() })
+    }
+
     /// The value; `INVALID_VALUE` if the pointer is null.
     pub fn get(self) -> Result<T> {
         if self.0.is_null() {
@@ -132,7 +144,7 @@ impl Text {
     }
 }
 
-/// Host memory of a length that another argument gives.
+/// Host memory whose length another argument gives, or its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct HostPointer(*mut c_void);
@@ -172,6 +184,29 @@ impl HostPointer {
         self.check(len)?;
         // SAFETY: as for `read`, and no one else reads them either.
         body(unsafe { std::slice::from_raw_parts_mut(self.0.cast(), len) })
+    }
+
+    /// `len` bytes from there, or `None` where they are not all mapped. For headers that say how
+    /// long something is, which may be wrong.
+    pub fn read_if_mapped(self, len: usize) -> Option<Vec<u8>> {
+        self.check(len).ok()?;
+        let page = 4096;
+        let start = self.0 as usize / page * page;
+        let bytes = self.0 as usize + len - start;
+        // SAFETY: `msync` reads no memory of ours; it fails with ENOMEM where a page is unmapped.
+        if unsafe { libc::msync(start as *mut c_void, bytes, libc::MS_ASYNC) } != 0 {
+            return None;
+        }
+        self.read(len, |bytes| Ok(bytes.to_vec())).ok()
+    }
+
+    /// The text that ends with a zero there, without it; `None` for null.
+    pub fn text(self) -> Option<Vec<u8>> {
+        if self.0.is_null() {
+            return None;
+        }
+        // SAFETY: not null, so by the caller's promise a text with a terminating zero.
+        Some(unsafe { CStr::from_ptr(self.0.cast()) }.to_bytes().to_vec())
     }
 
     /// Copies `len` bytes from another place, which may overlap; `INVALID_VALUE` for null.

@@ -9,7 +9,8 @@ use super::event::Event;
 use super::graph::{Executable, Graph, NodeRef};
 use super::handle::Table;
 use super::module::{Function, LoadedModule};
-use super::pool::Pool;
+use super::memory::SharedMemory;
+use super::pool::{Pool, PoolUse};
 use super::settings;
 use super::status::{Result, Status};
 use super::stream::Stream;
@@ -34,8 +35,14 @@ pub struct Driver {
     pub modules: Table<LoadedModule>,
     /// Functions of live modules.
     pub functions: Table<Function>,
-    /// Memory pools.
+    /// Memory pools, the default one included.
     pub pools: Table<Pool>,
+    /// The pool of allocations that name none.
+    pub default_pool: Arc<Pool>,
+    /// Which pool allocations came from.
+    pub pool_use: PoolUse,
+    /// Memory that host and device share.
+    pub shared: SharedMemory,
     /// Graphs.
     pub graphs: Table<Graph>,
     /// Instantiated graphs.
@@ -55,12 +62,11 @@ static INITIALIZED: AtomicBool = AtomicBool::new(false);
 /// The architecture asked for by [`choose_arch`]: 0 none, 1 sm_80, 2 sm_90a.
 static CHOSEN_ARCH: AtomicU8 = AtomicU8::new(0);
 
-static DRIVER: LazyLock<Driver> = LazyLock::new(|| Driver {
-    arch: match CHOSEN_ARCH.load(Ordering::Acquire) {
-        1 => Arch::Sm80,
-        2 => Arch::Sm90a,
-        _ => settings::arch(),
-    },
+static DRIVER: LazyLock<Driver> = LazyLock::new(|| {
+    let (pools, default_pool) = (Table::default(), Pool::new());
+    pools.insert(default_pool.handle, default_pool.clone());
+    Driver {
+    arch: arch_to_be(),
     memory: Arc::new(Memory::new(DEVICE_MEMORY)),
     primary: PrimaryContext::default(),
     contexts: Table::default(),
@@ -68,12 +74,29 @@ static DRIVER: LazyLock<Driver> = LazyLock::new(|| Driver {
     events: Table::default(),
     modules: Table::default(),
     functions: Table::default(),
-    pools: Table::default(),
+    pools,
+    default_pool,
+    pool_use: PoolUse::default(),
+    shared: SharedMemory::default(),
     graphs: Table::default(),
     executables: Table::default(),
     nodes: Table::default(),
     captures: Captures::default(),
+    }
 });
+
+fn arch_to_be() -> Arch {
+    match CHOSEN_ARCH.load(Ordering::Acquire) {
+        1 => Arch::Sm80,
+        2 => Arch::Sm90a,
+        _ => settings::arch(),
+    }
+}
+
+/// The architecture of the driver, or what it will be.
+pub fn arch() -> Arch {
+    if INITIALIZED.load(Ordering::Acquire) { DRIVER.arch } else { arch_to_be() }
+}
 
 /// The driver; `NOT_INITIALIZED` before `cuInit`.
 pub fn driver() -> Result<&'static Driver> {
