@@ -82,11 +82,13 @@ impl Descriptor {
             (Major::K, Swizzle::None) => (self.stride * (row / 8), self.leading * column),
             (Major::K, _) => (self.stride * (row / 8), 16 * column),
             (Major::Mn, Swizzle::None) => (self.leading * (row / 8), self.stride * column),
-            (Major::Mn, _) => {
-                (self.stride * (row / 8), self.leading * (column / w) + 16 * (column % w))
-            }
+            (Major::Mn, _) => (
+                self.stride * (row / 8),
+                self.leading * (column / w) + 16 * (column % w),
+            ),
         };
-        self.swizzle.apply(self.start + 16 * w * (row % 8) + stride + leading)
+        self.swizzle
+            .apply(self.start + 16 * w * (row % 8) + stride + leading)
     }
 }
 
@@ -95,13 +97,23 @@ mod tests {
     use super::*;
 
     fn descriptor(swizzle: Swizzle, leading: u32, stride: u32) -> Descriptor {
-        Descriptor { start: 0, leading, stride, base_offset: 0, swizzle }
+        Descriptor {
+            start: 0,
+            leading,
+            stride,
+            base_offset: 0,
+            swizzle,
+        }
     }
 
     #[test]
     fn decodes_what_it_encodes() {
         for swizzle in [Swizzle::None, Swizzle::B32, Swizzle::B64, Swizzle::B128] {
-            let whole = Descriptor { start: 0x2_f3f0, base_offset: 5, ..descriptor(swizzle, 0x80, 0x400) };
+            let whole = Descriptor {
+                start: 0x2_f3f0,
+                base_offset: 5,
+                ..descriptor(swizzle, 0x80, 0x400)
+            };
             assert_eq!(Descriptor::decode(whole.encode()), whole);
         }
     }
@@ -114,7 +126,10 @@ mod tests {
         let d = descriptor(Swizzle::None, 64 * 4, 32 * 4);
         for row in 0..16 {
             for column in 0..4 {
-                assert_eq!(d.chunk(Major::K, row, column), 4 * (row % 8 * 4 + row / 8 * 32 + column * 64));
+                assert_eq!(
+                    d.chunk(Major::K, row, column),
+                    4 * (row % 8 * 4 + row / 8 * 32 + column * 64)
+                );
             }
         }
         // K-major, tf32, 32 bytes: ((8,2),(4,4)):((8,64),(1,4)).
@@ -129,7 +144,10 @@ mod tests {
         let d = descriptor(Swizzle::None, 128 * 2, 64 * 2);
         for row in 0..16 {
             for column in 0..2 {
-                assert_eq!(d.chunk(Major::Mn, row, column), 2 * (column * 64 + row % 8 * 8 + row / 8 * 128));
+                assert_eq!(
+                    d.chunk(Major::Mn, row, column),
+                    2 * (column * 64 + row % 8 * 8 + row / 8 * 128)
+                );
             }
         }
         // MN-major, bf16, 32 bytes: ((8,2,2),(8,2)):((1,8,128),(16,256)).
@@ -155,7 +173,10 @@ mod tests {
     #[test]
     fn advances_along_k_inside_a_swizzled_row() {
         for step in 0..4 {
-            let d = Descriptor { start: 1024 + 32 * step, ..descriptor(Swizzle::B128, 16, 1024) };
+            let d = Descriptor {
+                start: 1024 + 32 * step,
+                ..descriptor(Swizzle::B128, 16, 1024)
+            };
             for row in 0..64 {
                 for column in 0..2 {
                     let tma = Swizzle::B128.apply(1024 + row * 128 + 32 * step + 16 * column);

@@ -89,10 +89,18 @@ fn ieee_term<const E: u32, const F: u32>(bits: u32) -> Term {
     let magnitude = (fraction + hidden) as i32 as f32 * (1.0 / (1u32 << F) as f32);
     let special = field == (1 << E) - 1;
     let special_magnitude = if fraction == 0 { 1.0 } else { 2.0 };
-    let magnitude = if special { special_magnitude } else { magnitude };
+    let magnitude = if special {
+        special_magnitude
+    } else {
+        magnitude
+    };
     let sign = if special && fraction != 0 { 0 } else { sign };
     let exponent = field.max(1) - bias;
-    let exponent = if magnitude == 0.0 { ZERO_EXPONENT } else { exponent };
+    let exponent = if magnitude == 0.0 {
+        ZERO_EXPONENT
+    } else {
+        exponent
+    };
     Term {
         significand: f32::from_bits(magnitude.to_bits() | sign),
         exponent: if special { SPECIAL_EXPONENT } else { exponent },
@@ -106,7 +114,11 @@ fn e4m3_term(bits: u32) -> Term {
     let hidden = if field == 0 { 0 } else { 8 };
     let magnitude = ((bits & 7) + hidden) as f32 / 8.0;
     let nan = bits & 0x7f == 0x7f;
-    let exponent = if magnitude == 0.0 { ZERO_EXPONENT } else { field.max(1) - 7 };
+    let exponent = if magnitude == 0.0 {
+        ZERO_EXPONENT
+    } else {
+        field.max(1) - 7
+    };
     let sign = if bits & 0x80 != 0 && !nan { -1.0 } else { 1.0 };
     Term {
         significand: if nan { 2.0 } else { magnitude * sign },
@@ -137,11 +149,20 @@ mod tests {
         let mut bits: u32 = 0;
         for step in 0..2_000_000u32 {
             bits = bits.wrapping_add(2_147 + step % 7);
-            assert!(same(value(Format::F32, bits), f64::from(f32::from_bits(bits))), "{bits:08x}");
+            assert!(
+                same(value(Format::F32, bits), f64::from(f32::from_bits(bits))),
+                "{bits:08x}"
+            );
             let tf32 = f32::from_bits(bits & !0x1fff);
-            assert!(same(value(Format::Tf32, bits), f64::from(tf32)), "{bits:08x}");
+            assert!(
+                same(value(Format::Tf32, bits), f64::from(tf32)),
+                "{bits:08x}"
+            );
             let bf16 = f32::from_bits(bits & 0xffff_0000);
-            assert!(same(value(Format::Bf16, bits >> 16), f64::from(bf16)), "{bits:08x}");
+            assert!(
+                same(value(Format::Bf16, bits >> 16), f64::from(bf16)),
+                "{bits:08x}"
+            );
         }
     }
 
@@ -157,7 +178,11 @@ mod tests {
                 31 => f64::NAN,
                 _ => (1.0 + fraction) * 2f64.powi(field - 15),
             };
-            let expected = if bits & 0x8000 != 0 { -magnitude } else { magnitude };
+            let expected = if bits & 0x8000 != 0 {
+                -magnitude
+            } else {
+                magnitude
+            };
             assert!(same(value(Format::F16, bits), expected), "{bits:04x}");
             if bits & 0xff == 0 {
                 assert!(same(value(Format::E5m2, bits >> 8), expected), "{bits:04x}");
@@ -184,7 +209,19 @@ mod tests {
 
     #[test]
     fn subnormals_keep_the_smallest_exponent() {
-        assert_eq!(Format::F16.term(1), Term { significand: 1.0 / 1024.0, exponent: -14 });
-        assert_eq!(Format::F32.term(1), Term { significand: 2f32.powi(-23), exponent: -126 });
+        assert_eq!(
+            Format::F16.term(1),
+            Term {
+                significand: 1.0 / 1024.0,
+                exponent: -14
+            }
+        );
+        assert_eq!(
+            Format::F32.term(1),
+            Term {
+                significand: 2f32.powi(-23),
+                exponent: -126
+            }
+        );
     }
 }

@@ -27,22 +27,47 @@ pub struct Place {
 
 /// Position of an element of A: row, k.
 pub fn a_position(rows: usize, width: usize, place: Place) -> (usize, usize) {
-    let Place { lane, register, element } = place;
-    let (row_half, k_half) = if rows == 8 { (0, register) } else { (register % 2, register / 2) };
-    (lane / 4 + 8 * row_half, width * (lane % 4) + element + 4 * width * k_half)
+    let Place {
+        lane,
+        register,
+        element,
+    } = place;
+    let (row_half, k_half) = if rows == 8 {
+        (0, register)
+    } else {
+        (register % 2, register / 2)
+    };
+    (
+        lane / 4 + 8 * row_half,
+        width * (lane % 4) + element + 4 * width * k_half,
+    )
 }
 
 /// Position of an element of B: k, column.
 pub fn b_position(width: usize, place: Place) -> (usize, usize) {
-    let Place { lane, register, element } = place;
-    (width * (lane % 4) + element + 4 * width * register, lane / 4)
+    let Place {
+        lane,
+        register,
+        element,
+    } = place;
+    (
+        width * (lane % 4) + element + 4 * width * register,
+        lane / 4,
+    )
 }
 
 /// Position of an element of C or D: row, column. `width` is 1 for f32 and s32, 2 for f16x2.
 pub fn d_position(width: usize, place: Place) -> (usize, usize) {
-    let Place { lane, register, element } = place;
+    let Place {
+        lane,
+        register,
+        element,
+    } = place;
     let index = register * width + element;
-    (lane / 4 + 8 * (index / 2 % 2), 2 * (lane % 4) + index % 2 + 8 * (index / 4))
+    (
+        lane / 4 + 8 * (index / 2 % 2),
+        2 * (lane % 4) + index % 2 + 8 * (index / 4),
+    )
 }
 
 /// Registers a lane gives to hold `rows * columns` elements of `width` a register.
@@ -54,7 +79,11 @@ pub fn registers(rows: usize, columns: usize, width: usize) -> usize {
 /// `movmatrix` move: row, column. Transposed, row and column change places.
 pub fn m8n8_position(lane: usize, element: usize, transposed: bool) -> (usize, usize) {
     let (row, column) = (lane / 4, 2 * (lane % 4) + element);
-    if transposed { (column, row) } else { (row, column) }
+    if transposed {
+        (column, row)
+    } else {
+        (row, column)
+    }
 }
 
 #[cfg(test)]
@@ -82,19 +111,22 @@ mod tests {
             (16, 16, 4),
             (16, 32, 4),
         ] {
-            let a: HashSet<_> =
-                places(registers(m, k, width), width).map(|p| a_position(m, width, p)).collect();
+            let a: HashSet<_> = places(registers(m, k, width), width)
+                .map(|p| a_position(m, width, p))
+                .collect();
             assert_eq!(a.len(), m * k);
             assert!(a.iter().all(|&(row, depth)| row < m && depth < k));
-            let b: HashSet<_> =
-                places(registers(8, k, width), width).map(|p| b_position(width, p)).collect();
+            let b: HashSet<_> = places(registers(8, k, width), width)
+                .map(|p| b_position(width, p))
+                .collect();
             assert_eq!(b.len(), 8 * k);
             assert!(b.iter().all(|&(depth, column)| depth < k && column < 8));
         }
         for n in (8..=256).step_by(8) {
             for width in [1, 2] {
-                let d: HashSet<_> =
-                    places(registers(16, n, width), width).map(|p| d_position(width, p)).collect();
+                let d: HashSet<_> = places(registers(16, n, width), width)
+                    .map(|p| d_position(width, p))
+                    .collect();
                 assert_eq!(d.len(), 16 * n);
                 assert!(d.iter().all(|&(row, column)| row < 16 && column < n));
             }
@@ -105,8 +137,16 @@ mod tests {
     #[test]
     fn agrees_with_the_isa_element_by_element() {
         for place in places(4, 2) {
-            let (i, group, t) = (2 * place.register + place.element, place.lane / 4, place.lane % 4);
-            let row = if i < 2 || (4..6).contains(&i) { group } else { group + 8 };
+            let (i, group, t) = (
+                2 * place.register + place.element,
+                place.lane / 4,
+                place.lane % 4,
+            );
+            let row = if i < 2 || (4..6).contains(&i) {
+                group
+            } else {
+                group + 8
+            };
             let column = t * 2 + (i & 1) + if i < 4 { 0 } else { 8 };
             assert_eq!(a_position(16, 2, place), (row, column));
             if i < 4 {
@@ -117,8 +157,16 @@ mod tests {
             }
         }
         for place in places(4, 4) {
-            let (i, group, t) = (4 * place.register + place.element, place.lane / 4, place.lane % 4);
-            let row = if i < 4 || (8..12).contains(&i) { group } else { group + 8 };
+            let (i, group, t) = (
+                4 * place.register + place.element,
+                place.lane / 4,
+                place.lane % 4,
+            );
+            let row = if i < 4 || (8..12).contains(&i) {
+                group
+            } else {
+                group + 8
+            };
             let column = t * 4 + (i & 3) + if i < 8 { 0 } else { 16 };
             assert_eq!(a_position(16, 4, place), (row, column));
         }
@@ -139,16 +187,32 @@ mod tests {
         for thread in 0..128 {
             let (t, group, warp) = (thread % 4, thread / 4 % 8, thread / 32);
             for value in 0..128 {
-                let index = t * 128 + group + warp * 16
-                    + value % 2 * 64 + value / 2 % 2 * 8 + value / 4 * 512;
-                let place = Place { lane: thread % 32, register: value, element: 0 };
+                let index = t * 128
+                    + group
+                    + warp * 16
+                    + value % 2 * 64
+                    + value / 2 % 2 * 8
+                    + value / 4 * 512;
+                let place = Place {
+                    lane: thread % 32,
+                    register: value,
+                    element: 0,
+                };
                 let (row, column) = d_position(1, place);
                 assert_eq!(16 * warp + row + 64 * column, index);
             }
             for value in 0..8 {
-                let index = t * 128 + group + warp * 16
-                    + value % 2 * 64 + value / 2 % 2 * 8 + value / 4 * 512;
-                let place = Place { lane: thread % 32, register: value / 2, element: value % 2 };
+                let index = t * 128
+                    + group
+                    + warp * 16
+                    + value % 2 * 64
+                    + value / 2 % 2 * 8
+                    + value / 4 * 512;
+                let place = Place {
+                    lane: thread % 32,
+                    register: value / 2,
+                    element: value % 2,
+                };
                 let (row, k) = a_position(16, 2, place);
                 assert_eq!(16 * warp + row + 64 * k, index);
             }

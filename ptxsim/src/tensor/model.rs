@@ -61,9 +61,11 @@ impl Model {
         match format {
             Format::F16 | Format::Bf16 => Some(Model::new(25, 16, accumulator)),
             Format::Tf32 => Some(Model::new(25, 8, accumulator)),
-            Format::E4m3 | Format::E5m2 => {
-                Some(Model { result_bits: 13, min_exponent: -133, ..Model::new(13, 32, accumulator) })
-            }
+            Format::E4m3 | Format::E5m2 => Some(Model {
+                result_bits: 13,
+                min_exponent: -133,
+                ..Model::new(13, 32, accumulator)
+            }),
             Format::F32 => None,
         }
     }
@@ -75,7 +77,13 @@ impl Model {
             Accumulator::F32 => -108 - fraction_bits,
             Accumulator::F16 => 4 - fraction_bits,
         };
-        Model { fraction_bits, block, min_exponent, accumulator, result_bits: 23 }
+        Model {
+            fraction_bits,
+            block,
+            min_exponent,
+            accumulator,
+            result_bits: 23,
+        }
     }
 
     /// Splits an addend, given as an f32 that its format represents.
@@ -110,13 +118,21 @@ impl Model {
         if let Some(special) = special_result(a, b, c) {
             return special;
         }
-        let exponents = a.iter().zip(b).map(|(a, b)| a.exponent + b.exponent).chain([c.exponent]);
-        let top = exponents.max().unwrap_or(ZERO_EXPONENT).max(self.min_exponent);
+        let exponents = a
+            .iter()
+            .zip(b)
+            .map(|(a, b)| a.exponent + b.exponent)
+            .chain([c.exponent]);
+        let top = exponents
+            .max()
+            .unwrap_or(ZERO_EXPONENT)
+            .max(self.min_exponent);
         let products = a.iter().zip(b).map(|(a, b)| {
             let product = fixed(a.significand) * fixed(b.significand);
             self.align(product, top - a.exponent - b.exponent)
         });
-        let sum: i64 = products.sum::<i64>() + self.align(fixed(c.significand) << 23, top - c.exponent);
+        let sum: i64 =
+            products.sum::<i64>() + self.align(fixed(c.significand) << 23, top - c.exponent);
         self.round(sum, top - self.fraction_bits)
     }
 
@@ -147,7 +163,11 @@ impl Model {
             Accumulator::F32 => 2f64.powi(128),
             Accumulator::F16 => 65536.0,
         };
-        let value = if value >= largest_power { f64::INFINITY } else { value };
+        let value = if value >= largest_power {
+            f64::INFINITY
+        } else {
+            value
+        };
         if sum < 0 { -value as f32 } else { value as f32 }
     }
 }
@@ -158,7 +178,11 @@ fn fixed(significand: f32) -> i64 {
 }
 
 fn truncate(magnitude: u64, shift: i32) -> u64 {
-    if shift <= 0 { magnitude << -shift } else { magnitude.checked_shr(shift as u32).unwrap_or(0) }
+    if shift <= 0 {
+        magnitude << -shift
+    } else {
+        magnitude.checked_shr(shift as u32).unwrap_or(0)
+    }
 }
 
 fn nearest_even(magnitude: u64, shift: i32) -> u64 {

@@ -1,3 +1,4 @@
+use super::super::model::Accumulator;
 use super::*;
 use crate::sim::Arch;
 
@@ -79,7 +80,13 @@ fn addend(model: &Model, draw: Draw, random: &mut Random) -> f32 {
 
 fn models() -> Vec<(Format, Model)> {
     let mut models = Vec::new();
-    for format in [Format::F16, Format::Bf16, Format::Tf32, Format::E4m3, Format::E5m2] {
+    for format in [
+        Format::F16,
+        Format::Bf16,
+        Format::Tf32,
+        Format::E4m3,
+        Format::E5m2,
+    ] {
         for accumulator in [Accumulator::F32, Accumulator::F16] {
             let known = [
                 Model::mma(Arch::Sm80, format, accumulator),
@@ -102,11 +109,14 @@ fn vector_code_is_the_definition() {
             for round in 0..60 {
                 let depth = [4, 8, 16, 32][round % 4];
                 let mut draw_all = |count: usize| -> Vec<u32> {
-                    (0..count).map(|_| element(format, draw, &mut random)).collect()
+                    (0..count)
+                        .map(|_| element(format, draw, &mut random))
+                        .collect()
                 };
                 let (a_bits, b_bits) = (draw_all(rows * depth), draw_all(columns * depth));
-                let c: Vec<f32> =
-                    (0..rows * columns).map(|_| addend(&model, draw, &mut random)).collect();
+                let c: Vec<f32> = (0..rows * columns)
+                    .map(|_| addend(&model, draw, &mut random))
+                    .collect();
                 let (mut a, mut b) = (Rows::default(), Columns::default());
                 a.load(format, &a_bits, depth, false);
                 b.load(format, &b_bits, depth, false);
@@ -114,15 +124,20 @@ fn vector_code_is_the_definition() {
                 multiply_add(&model, &a, &b, &mut d);
                 for (index, &d) in d.iter().enumerate() {
                     let (row, column) = (index / columns, index % columns);
-                    let a: Vec<Term> =
-                        (0..depth).map(|k| format.term(a_bits[row * depth + k])).collect();
+                    let a: Vec<Term> = (0..depth)
+                        .map(|k| format.term(a_bits[row * depth + k]))
+                        .collect();
                     let b_at = |k| b_bits[(column / LANES * depth + k) * LANES + column % LANES];
                     let b: Vec<Term> = (0..depth).map(|k| format.term(b_at(k))).collect();
                     let mut expected = c[index];
                     for (a, b) in a.chunks(model.block).zip(b.chunks(model.block)) {
                         expected = model.fused_dot_add(a, b, expected);
                     }
-                    assert_eq!(d.to_bits(), expected.to_bits(), "{format:?} {model:?} {d} {expected}");
+                    assert_eq!(
+                        d.to_bits(),
+                        expected.to_bits(),
+                        "{format:?} {model:?} {d} {expected}"
+                    );
                 }
             }
         }
@@ -181,5 +196,8 @@ fn handles_special_values() {
     assert_eq!(run([huge, 0.0], [2.0, 0.0], 0.0), inf);
     // A product beyond f32 that another one cancels is no overflow.
     assert_eq!(run([huge, huge], [4.0, -4.0], 3.0), 0.0);
-    assert_eq!(run([2f32.powi(-100), 0.0], [2f32.powi(-49), 0.0], 0.0), f32::from_bits(1));
+    assert_eq!(
+        run([2f32.powi(-100), 0.0], [2f32.powi(-49), 0.0], 0.0),
+        f32::from_bits(1)
+    );
 }

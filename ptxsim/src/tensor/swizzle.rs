@@ -66,7 +66,10 @@ mod tests {
         for swizzle in ALL {
             for address in 0..2048 {
                 let period = swizzle.period();
-                assert_eq!(swizzle.apply(address + period), swizzle.apply(address) + period);
+                assert_eq!(
+                    swizzle.apply(address + period),
+                    swizzle.apply(address) + period
+                );
             }
         }
     }
