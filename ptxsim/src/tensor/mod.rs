@@ -7,6 +7,8 @@
 //! fragment    which lane and register holds which matrix element
 //! swizzle     the XOR pattern that TMA and wgmma share
 //! descriptor  wgmma's shared-memory matrices: descriptor and canonical layouts
+//! tensor_map  tensor maps of TMA
+//! tensor_box  the walk over a tensor map's box
 //! ```
 
 pub mod descriptor;
@@ -15,3 +17,5 @@ pub mod fragment;
 pub mod model;
 pub mod multiply;
 pub mod swizzle;
+pub mod tensor_box;
+pub mod tensor_map;
