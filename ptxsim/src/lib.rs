@@ -22,3 +22,4 @@ pub mod program;
 pub mod ptx;
 pub mod report;
 pub mod sim;
+pub mod tensor;
