@@ -15,11 +15,14 @@
 pub mod arithmetic;
 pub mod barrier;
 pub mod block;
+pub mod convert;
 pub mod data;
 pub mod finding;
+pub mod half;
 pub mod lanes;
 pub mod launch;
 pub mod registers;
+pub mod rounding;
 pub mod step;
 pub mod value;
 pub mod warp;

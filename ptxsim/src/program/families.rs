@@ -1,12 +1,12 @@
 //! Which module decodes which opcode.
 
 use super::Decode;
-use crate::exec::{arithmetic, data};
+use crate::exec::{arithmetic, convert, data, half};
 
 /// A family's opcodes. The key is the start of an opcode, ending at a dot.
 type Family = &'static [(&'static str, Decode)];
 
-const FAMILIES: &[Family] = &[arithmetic::OPCODES, data::OPCODES];
+const FAMILIES: &[Family] = &[arithmetic::OPCODES, convert::OPCODES, data::OPCODES];
 
 /// The entry with the longest key that `opcode` starts with.
 pub fn find(opcode: &str) -> Option<(&'static str, Decode)> {
@@ -15,6 +15,9 @@ pub fn find(opcode: &str) -> Option<(&'static str, Decode)> {
             .strip_prefix(key)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
+    if let Some(found) = half::find(opcode) {
+        return Some(found);
+    }
     let entries = FAMILIES.iter().flat_map(|family| family.iter());
     entries
         .filter(|(key, _)| fits(key))

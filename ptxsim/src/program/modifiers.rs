@@ -45,6 +45,15 @@ impl<'a> Modifiers<'a> {
         self.take_where(|part| choices.iter().find(|c| c.0 == part).map(|c| c.1))
     }
 
+    /// Takes the first part left if it is one of the names, and gives its value.
+    pub fn next_of<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
+        let mut first = true;
+        self.take_where(|part| {
+            let found = choices.iter().find(|c| c.0 == part).map(|c| c.1);
+            std::mem::take(&mut first).then_some(found).flatten()
+        })
+    }
+
     /// Takes all parts that are among the names: hints without an effect here.
     pub fn ignore(&self, names: &[&str]) {
         while self
