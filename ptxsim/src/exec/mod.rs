@@ -12,15 +12,21 @@
 //! The other modules are instruction families: each decodes the opcodes of its table into closures
 //! over register slots.
 
-pub mod arithmetic;
+pub mod approximate;
 pub mod barrier;
+pub mod bits;
 pub mod block;
+pub mod collective;
+pub mod compare;
 pub mod convert;
 pub mod data;
 pub mod finding;
+pub mod float;
 pub mod half;
+pub mod integer;
 pub mod lanes;
 pub mod launch;
+pub mod number;
 pub mod registers;
 pub mod rounding;
 pub mod step;

@@ -21,6 +21,8 @@ pub struct WarpState {
     pub local: Buffer,
     /// First byte of the current frame in each lane's local memory.
     pub local_base: u32,
+    /// The carry flag of each lane.
+    pub carry: u32,
     /// The allocation that the last access hit.
     pub hint: Hint,
     /// What executing lanes noted when they had to wait, such as a barrier's phase at their

@@ -1,12 +1,19 @@
 //! Which module decodes which opcode.
 
 use super::Decode;
-use crate::exec::{arithmetic, convert, data, half};
+use crate::exec::{bits, collective, compare, convert, data, float, half, integer};
 
 /// A family's opcodes. The key is the start of an opcode, ending at a dot.
 type Family = &'static [(&'static str, Decode)];
 
-const FAMILIES: &[Family] = &[arithmetic::OPCODES, convert::OPCODES, data::OPCODES];
+const FAMILIES: &[Family] = &[
+    bits::OPCODES,
+    collective::OPCODES,
+    compare::OPCODES,
+    convert::OPCODES,
+    data::OPCODES,
+    integer::OPCODES,
+];
 
 /// The entry with the longest key that `opcode` starts with.
 pub fn find(opcode: &str) -> Option<(&'static str, Decode)> {
@@ -15,7 +22,7 @@ pub fn find(opcode: &str) -> Option<(&'static str, Decode)> {
             .strip_prefix(key)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    if let Some(found) = half::find(opcode) {
+    if let Some(found) = half::find(opcode).or_else(|| float::find(opcode)) {
         return Some(found);
     }
     let entries = FAMILIES.iter().flat_map(|family| family.iter());
