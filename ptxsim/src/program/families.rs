@@ -1,12 +1,18 @@
 //! Which module decodes which opcode.
 
 use super::Decode;
-use crate::exec::{arithmetic, convert, data, half};
+use crate::exec::{arithmetic, control, convert, data, half, load_store};
 
 /// A family's opcodes. The key is the start of an opcode, ending at a dot.
 type Family = &'static [(&'static str, Decode)];
 
-const FAMILIES: &[Family] = &[arithmetic::OPCODES, convert::OPCODES, data::OPCODES];
+const FAMILIES: &[Family] = &[
+    arithmetic::OPCODES,
+    control::OPCODES,
+    convert::OPCODES,
+    data::OPCODES,
+    load_store::OPCODES,
+];
 
 /// The entry with the longest key that `opcode` starts with.
 pub fn find(opcode: &str) -> Option<(&'static str, Decode)> {
