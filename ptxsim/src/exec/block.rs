@@ -1,7 +1,6 @@
 //! What the warps of a block, and of a cluster, share.
 
 use super::barrier::NamedBarrier;
-use crate::memory::Buffer;
 
 /// Named barriers of a block.
 pub const BARRIERS: usize = 16;
@@ -13,8 +12,6 @@ pub struct Block {
     pub index: [u32; 3],
     /// Rank in its cluster.
     pub rank: u32,
-    /// Shared memory, static and dynamic.
-    pub shared: Buffer,
     /// Barriers 0 to 15.
     pub barriers: [NamedBarrier; BARRIERS],
     /// Threads that have not ended.
@@ -31,4 +28,17 @@ pub struct Cluster {
     pub blocks: Vec<Block>,
     /// Index of the cluster in the grid.
     pub index: [u32; 3],
+}
+
+impl Block {
+    /// A block before its first instruction.
+    pub fn new(index: [u32; 3], rank: u32, threads: u32) -> Block {
+        Block {
+            index,
+            rank,
+            barriers: [NamedBarrier::default(); BARRIERS],
+            live_threads: threads,
+            threads,
+        }
+    }
 }

@@ -12,21 +12,19 @@ pub fn at(
     address: Option<u64>,
 ) -> Finding {
     let launch = &*warp.launch;
-    let site = launch.program.site(warp.state.pc);
-    let [x, y, _] = launch.config.block;
-    let linear = warp.state.index * 32 + lane;
+    let site = warp.program.site(warp.state.pc);
     Finding {
         kind,
         message,
-        kernel: launch.kernel.name.clone(),
+        kernel: launch.kernel.clone(),
         source: site
             .source
-            .map(|(file, line)| (launch.program.file(file), line)),
+            .map(|(file, line)| (warp.program.file(file), line)),
         ptx_line: site.line,
         block: warp.cluster.blocks[warp.rank].index,
-        thread: [linear % x, linear / x % y, linear / (x * y)],
+        thread: launch.thread_index(warp.state.index * 32 + lane),
         address,
-        allocation: address.and_then(|a| launch.view.describe(a)),
+        allocation: address.and_then(|a| warp.view.describe(a)),
         count: 1,
     }
 }

@@ -2,6 +2,7 @@
 
 use super::value::Word;
 use crate::memory::LANES;
+use crate::program::Program;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -116,10 +117,8 @@ impl<W: Word> File<W> {
         self.base = 0;
     }
 
-    /// Moves to the frame that starts at slot `base` and has `slots` slots, all undefined in the
-    /// lanes of `fresh`.
-    pub fn set_frame(&mut self, base: usize, slots: usize, fresh: u32) {
-        self.base = base;
+    /// Makes a frame of `slots` slots at slot `base`, all undefined in the lanes of `fresh`.
+    fn open_frame(&mut self, base: usize, slots: usize, fresh: u32) {
         if self.rows.len() < base + slots {
             self.rows.resize(base + slots, [W::default(); LANES]);
             self.defined.resize(base + slots, 0);
@@ -127,11 +126,6 @@ impl<W: Word> File<W> {
         for defined in &mut self.defined[base..base + slots] {
             *defined &= !fresh;
         }
-    }
-
-    /// First slot of the current frame.
-    pub fn base(&self) -> usize {
-        self.base
     }
 
     /// Reads a register or constant.
@@ -202,9 +196,8 @@ impl PredicateFile {
         self.base = 0;
     }
 
-    /// As [`File::set_frame`].
-    pub fn set_frame(&mut self, base: usize, slots: usize, fresh: u32) {
-        self.base = base;
+    /// As [`File::open_frame`].
+    fn open_frame(&mut self, base: usize, slots: usize, fresh: u32) {
         if self.bits.len() < base + slots {
             self.bits.resize(base + slots, 0);
             self.defined.resize(base + slots, 0);
@@ -212,11 +205,6 @@ impl PredicateFile {
         for defined in &mut self.defined[base..base + slots] {
             *defined &= !fresh;
         }
-    }
-
-    /// First slot of the current frame.
-    pub fn base(&self) -> usize {
-        self.base
     }
 
     /// Lanes in which a predicate is true.
@@ -270,6 +258,44 @@ pub struct FrameBase {
 }
 
 impl Registers {
+    /// Undefined registers for the first frame of a program.
+    pub fn new(program: &Program) -> Registers {
+        let FrameBase {
+            words,
+            longs,
+            predicates,
+        } = program.functions[0].slots;
+        Registers {
+            words: File::new(words as usize, program.words.clone()),
+            longs: File::new(longs as usize, program.longs.clone()),
+            predicates: PredicateFile::new(predicates as usize),
+        }
+    }
+
+    /// Forgets all values.
+    pub fn reset(&mut self) {
+        self.words.reset();
+        self.longs.reset();
+        self.predicates.reset();
+    }
+
+    /// Moves to the frame that starts at `base`.
+    pub fn set_base(&mut self, base: FrameBase) {
+        self.words.base = base.words as usize;
+        self.longs.base = base.longs as usize;
+        self.predicates.base = base.predicates as usize;
+    }
+
+    /// Makes a frame of `slots` at `base`, all undefined in the lanes of `fresh`.
+    pub fn open_frame(&mut self, base: FrameBase, slots: FrameBase, fresh: u32) {
+        self.words
+            .open_frame(base.words as usize, slots.words as usize, fresh);
+        self.longs
+            .open_frame(base.longs as usize, slots.longs as usize, fresh);
+        self.predicates
+            .open_frame(base.predicates as usize, slots.predicates as usize, fresh);
+    }
+
     /// Reads a register or constant.
     #[inline(always)]
     pub fn read<W: Word>(&self, source: Source<W>) -> &Row<W> {

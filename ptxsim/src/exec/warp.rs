@@ -5,7 +5,8 @@ use super::launch::Launch;
 use super::registers::{Dest, Registers, Row, Source};
 use super::step::{Reason, Step, Targets};
 use super::value::Word;
-use crate::memory::{Buffer, Hint};
+use crate::memory::{Buffer, Hint, LANES, View, lanes};
+use crate::program::Program;
 use crate::report::FindingKind;
 
 /// State of a warp that outlives its turn. Families that keep state for each warp have a field here.
@@ -17,8 +18,6 @@ pub struct WarpState {
     pub threads: u32,
     /// Lanes that have ended.
     pub exited: u32,
-    /// Local memory of the 32 lanes, one after the other.
-    pub local: Buffer,
     /// First byte of the current frame in each lane's local memory.
     pub local_base: u32,
     /// The carry flag of each lane.
@@ -40,6 +39,26 @@ pub struct WarpState {
     pub active: u32,
 }
 
+impl WarpState {
+    /// A warp of the lanes `threads` before its first instruction.
+    pub fn new(index: u32, threads: u32) -> WarpState {
+        WarpState {
+            index,
+            threads,
+            exited: 0,
+            carry: 0,
+            local_base: 0,
+            hint: Hint::default(),
+            token: None,
+            reason: Reason::Other("nothing"),
+            forced: false,
+            targets: [0; LANES],
+            pc: 0,
+            active: 0,
+        }
+    }
+}
+
 /// A warp during its turn.
 pub struct Warp<'a> {
     /// Its registers.
@@ -50,6 +69,16 @@ pub struct Warp<'a> {
     pub cluster: &'a mut Cluster,
     /// Rank of its block in the cluster.
     pub rank: usize,
+    /// Shared memory of the cluster's blocks by rank.
+    pub shared: &'a [Buffer],
+    /// Local memory of the 32 lanes, one after the other.
+    pub local: &'a Buffer,
+    /// The kernel's parameters.
+    pub params: &'a Buffer,
+    /// Global memory.
+    pub view: &'a View,
+    /// The kernel's code.
+    pub program: &'a Program,
     /// The launch.
     pub launch: &'a mut Launch,
 }
@@ -92,6 +121,14 @@ impl Warp<'_> {
         Step::Wait
     }
 
+    /// As [`Warp::wait`] for a condition that needs no token: it is executed as if for the first
+    /// time.
+    pub fn retry(&mut self, reason: Reason) -> Step {
+        self.state.reason = reason;
+        self.state.token = None;
+        Step::Wait
+    }
+
     /// For instructions that lanes must execute together: `Some(wait)` while lanes of `needed` that
     /// have not ended are not among `mask`. When they cannot come any more it reports them as
     /// missing, and the instruction goes on without them.
@@ -100,12 +137,28 @@ impl Warp<'_> {
             return None;
         }
         if needed & self.live() & !mask != 0 && !self.state.forced {
-            return Some(self.wait(Reason::Lanes(needed), 0));
+            return Some(self.retry(Reason::Lanes(needed)));
         }
         let missing = needed & !mask;
         let message = format!("lanes {missing:#010x} do not take part, active are {mask:#010x}");
         self.find(FindingKind::WarpSync, message, mask.trailing_zeros(), None);
         None
+    }
+
+    /// Ends the lanes of `mask`.
+    pub fn exit(&mut self, mask: u32) {
+        self.state.exited |= mask;
+        self.launch.effects += 1;
+        self.block().live_threads -= mask.count_ones();
+    }
+
+    /// Copies bytes, and their validity, of each lane's local memory.
+    pub fn copy_local(&mut self, mask: u32, from: u32, to: u32, bytes: u32) {
+        let (span, stride) = (self.local.span(), self.launch.local_stride as usize);
+        for lane in lanes(mask) {
+            let (from, to) = (lane * stride + from as usize, lane * stride + to as usize);
+            span.copy_from(to, &span, from, bytes as usize);
+        }
     }
 
     /// Reports what is wrong at the executing instruction in `lane`.

@@ -18,6 +18,7 @@ mod view;
 
 pub use buffer::Buffer;
 pub use error::AccessError;
+pub(crate) use row::lanes;
 pub use row::{LANES, LaneError, Row};
 pub use space::{AllocationInfo, AllocationKind, Memory};
 pub use span::{Scalar, Span};

@@ -1,10 +1,10 @@
 //! What a family needs to turn an instruction into a closure.
 
-use super::Execute;
 use super::constants::Constants;
 use super::modifiers::Modifiers;
 use super::operands::{Address, AnyDest, AnySource, Base, Place};
 use super::slots::{FileKind, Slots, file_of};
+use super::{Execute, FrameCopy};
 use crate::exec::lanes;
 use crate::exec::registers::{Dest, Predicate, Source};
 use crate::exec::value::{Value, Word};
@@ -45,7 +45,11 @@ pub trait Symbols {
     /// Where a variable or parameter lies.
     fn place(&self, variable: VariableRef) -> Place;
     /// Index in the kernel's program of a function with a body, by its symbol.
-    fn function(&self, name: &str) -> Option<u32>;
+    fn callee(&self, name: &str) -> Option<u32>;
+    /// Offsets in the frame of a function of the program of its parameters and return values.
+    fn callee_frame(&self, callee: u32) -> (&[u32], &[u32]);
+    /// The declaration of a function of the program.
+    fn callee_source(&self, callee: u32) -> &Function;
     /// The number that stands for the address of a function.
     fn function_address(&self, name: &str) -> Option<u64>;
 }
@@ -68,6 +72,8 @@ pub struct Decoder<'a> {
     pub arch: Arch,
     /// Key under which the instruction's family was found.
     pub key: &'static str,
+    /// What the call that is being decoded copies back when its function returns.
+    pub results: RefCell<Vec<FrameCopy>>,
 }
 
 impl Decoder<'_> {

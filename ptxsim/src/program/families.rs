@@ -1,7 +1,9 @@
 //! Which module decodes which opcode.
 
 use super::Decode;
-use crate::exec::{bits, collective, compare, convert, data, float, half, integer};
+use crate::exec::{
+    bits, collective, compare, control, convert, data, float, half, integer, load_store,
+};
 
 /// A family's opcodes. The key is the start of an opcode, ending at a dot.
 type Family = &'static [(&'static str, Decode)];
@@ -10,9 +12,11 @@ const FAMILIES: &[Family] = &[
     bits::OPCODES,
     collective::OPCODES,
     compare::OPCODES,
+    control::OPCODES,
     convert::OPCODES,
     data::OPCODES,
     integer::OPCODES,
+    load_store::OPCODES,
 ];
 
 /// The entry with the longest key that `opcode` starts with.

@@ -1,32 +1,37 @@
 //! The decoded program: each instruction is a closure over register slots.
 //!
 //! ```text
+//! module     addresses and initial values of the module's variables
+//! layout     parameters, shared memory and frames of a kernel
+//! flow       what an instruction reads and writes, and where it goes
+//! liveness   registers that are never live together share a slot
+//! slots      virtual registers to register slots
 //! modifiers  the dot-separated parts of an opcode
 //! constants  immediate operands, spread over the lanes
 //! operands   syntax operands to slots, constants and addresses
 //! decoder    what a family needs to turn an instruction into a closure
 //! families   which module decodes which opcode
-//! slots      virtual registers to register slots
-//! liveness   which registers may share a slot
-//! layout     parameters, shared memory and frames of a kernel
-//! module     addresses and initial values of module variables
+//! load       a kernel and the functions it calls to a program
 //! ```
 
 pub mod constants;
 pub mod decoder;
 pub mod families;
+pub mod flow;
 pub mod layout;
 pub mod liveness;
+pub mod load;
 pub mod modifiers;
 pub mod module;
 pub mod operands;
 pub mod slots;
 
-use crate::exec::registers::{Predicate, Row};
+use crate::exec::registers::{FrameBase, Predicate, Row};
 use crate::exec::step::Step;
 use crate::exec::warp::Warp;
-use crate::ptx::ast::{Directives, Instruction};
+use crate::ptx::ast::Instruction;
 use decoder::{Decoder, Unsupported};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Executes an instruction in the lanes of a mask, which is never 0.
@@ -50,21 +55,6 @@ pub struct Site {
     pub line: u32,
     /// File number and line in the CUDA source.
     pub source: Option<(u32, u32)>,
-    /// Index of its function.
-    pub function: u32,
-}
-
-/// Register slots and local memory that a call of a function takes.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Frame {
-    /// Slots of up to 32 bits.
-    pub words: u32,
-    /// 64-bit slots.
-    pub longs: u32,
-    /// Predicate slots.
-    pub predicates: u32,
-    /// Bytes of local memory for each lane.
-    pub local: u32,
 }
 
 /// A function's code.
@@ -74,23 +64,36 @@ pub struct Function {
     pub name: String,
     /// First instruction.
     pub entry: u32,
-    /// What a call of it takes.
-    pub frame: Frame,
-    /// Offset and size in the frame of its parameters.
-    pub params: Vec<(u32, u32)>,
-    /// Offset and size in the frame of its return values.
-    pub returns: Vec<(u32, u32)>,
+    /// Register slots that a call of it takes.
+    pub slots: FrameBase,
+    /// Bytes of local memory that a call of it takes in each lane.
+    pub local: u32,
+    /// Index in the module's functions.
+    pub source: u32,
 }
 
-/// The code of a module.
+/// Bytes to copy between the frames of a caller and of the function called.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameCopy {
+    /// Offset in the frame read.
+    pub from: u32,
+    /// Offset in the frame written.
+    pub to: u32,
+    /// Bytes.
+    pub bytes: u32,
+}
+
+/// The code of a kernel and of the functions that it calls.
 pub struct Program {
-    /// Instructions of all functions, one function after the other.
+    /// Instructions of all functions, the kernel's first.
     pub code: Vec<Decoded>,
     /// Where each comes from.
     pub sites: Vec<Site>,
-    /// Functions with a body.
+    /// Functions, the kernel first.
     pub functions: Vec<Function>,
-    /// `.file` names.
+    /// What a call, by the index of its instruction, copies back when its function returns.
+    pub results: HashMap<u32, Vec<FrameCopy>>,
+    /// `.file` names by their number.
     pub files: Vec<(u32, String)>,
     /// Constants of up to 32 bits, in all lanes.
     pub words: Arc<Vec<Row<u32>>>,
@@ -109,23 +112,4 @@ impl Program {
         let known = self.files.iter().find(|(n, _)| *n == number);
         known.map_or_else(|| format!("file {number}"), |(_, name)| name.clone())
     }
-}
-
-/// A kernel.
-#[derive(Debug, Clone)]
-pub struct Kernel {
-    /// Symbol.
-    pub name: String,
-    /// Index in [`Program::functions`].
-    pub function: u32,
-    /// Offset and size of each parameter.
-    pub params: Vec<(u32, u32)>,
-    /// Bytes of all parameters.
-    pub param_bytes: u32,
-    /// Static shared memory in bytes.
-    pub static_shared: u32,
-    /// Local memory of a thread in bytes, calls left out.
-    pub local_bytes: u32,
-    /// Launch bounds and cluster directives.
-    pub directives: Directives,
 }

@@ -1,5 +1,8 @@
 //! Virtual registers to register slots.
 
+use super::flow::flow_of;
+use super::liveness;
+use crate::exec::registers::FrameBase;
 use crate::ptx::ast::{Function, Type};
 
 /// The slot of each virtual register, in the file of its width.
@@ -7,12 +10,8 @@ use crate::ptx::ast::{Function, Type};
 pub struct Slots {
     /// Slot by [`RegId`](crate::ptx::ast::RegId); a 128-bit register has this one and the next.
     pub of: Vec<u32>,
-    /// Slots of up to 32 bits.
-    pub words: u32,
-    /// 64-bit slots.
-    pub longs: u32,
-    /// Predicate slots.
-    pub predicates: u32,
+    /// Slots of each file.
+    pub counts: FrameBase,
 }
 
 /// A register file.
@@ -39,19 +38,27 @@ pub fn file_of(ty: Type) -> FileKind {
 }
 
 impl Slots {
-    /// A slot of its own for every register.
-    pub fn one_each(function: &Function) -> Slots {
-        let mut slots = Slots::default();
-        for register in &function.registers {
-            let (next, width) = match file_of(register.ty) {
-                FileKind::Word => (&mut slots.words, 1),
-                FileKind::Long => (&mut slots.longs, 1),
-                FileKind::LongPair => (&mut slots.longs, 2),
-                FileKind::Predicate => (&mut slots.predicates, 1),
-            };
-            slots.of.push(*next);
-            *next += width;
+    /// Slots by liveness. 128-bit registers lie after the 64-bit ones.
+    pub fn assign(function: &Function) -> Slots {
+        let kinds: Vec<FileKind> = function.registers.iter().map(|r| file_of(r.ty)).collect();
+        let classes: Vec<u8> = kinds.iter().map(|&kind| kind as u8).collect();
+        let flow: Vec<_> = (0..function.body.len())
+            .map(|i| flow_of(function, i))
+            .collect();
+        let assigned = liveness::assign(&classes, &flow);
+        let count = |kind: FileKind| assigned.counts.get(kind as usize).copied().unwrap_or(0);
+        let longs = count(FileKind::Long);
+        let place = |(kind, &slot): (&FileKind, &u32)| match kind {
+            FileKind::LongPair => longs + 2 * slot,
+            _ => slot,
+        };
+        Slots {
+            of: kinds.iter().zip(&assigned.slot).map(place).collect(),
+            counts: FrameBase {
+                words: count(FileKind::Word),
+                longs: longs + 2 * count(FileKind::LongPair),
+                predicates: count(FileKind::Predicate),
+            },
         }
-        slots
     }
 }
