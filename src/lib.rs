@@ -14,6 +14,7 @@ pub mod cuda;
 mod dtype;
 mod error;
 pub mod ops;
+pub mod params;
 pub mod reference;
 mod tensor;
 #[cfg(feature = "testing")]

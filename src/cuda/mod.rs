@@ -8,8 +8,10 @@
 
 mod buffer;
 mod context;
+mod divisor;
 mod image;
 mod launch;
+pub mod sigmoid_focal_loss;
 mod workspace;
 
 pub use buffer::Buffer;
@@ -22,5 +24,5 @@ pub use workspace::WORKSPACE_ALIGNMENT;
 
 /// Every kernel that the host side launches.
 pub fn kernels() -> Vec<Kernel> {
-    Vec::new()
+    sigmoid_focal_loss::kernels().collect()
 }
