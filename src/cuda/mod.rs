@@ -15,7 +15,7 @@ pub mod sigmoid_focal_loss;
 mod workspace;
 
 pub use buffer::Buffer;
-pub use context::{Context, Properties};
+pub use context::{Context, Properties, driver_version};
 /// The version of cudarc whose types the raw entries take.
 pub use cudarc;
 pub use image::{Toolkit, images, toolkit};

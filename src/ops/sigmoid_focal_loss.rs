@@ -114,7 +114,10 @@ fn checked(logits: &Tensor, labels: &Tensor, params: &SigmoidFocalLoss) -> Resul
     check::device(OP, "labels", labels, &logits.device())?;
     let flat = rows.iter().product::<usize>();
     if labels.shape() != rows && labels.shape() != [flat] {
-        let rule = format!("{} or [{flat}]", ShapeText(rows));
+        let rule = match rows {
+            [_] => format!("[{flat}]"),
+            _ => format!("{} or [{flat}]", ShapeText(rows)),
+        };
         return Err(Error::input(OP, "labels", rule, ShapeText(labels.shape())));
     }
     if classes > MAX_CLASSES {

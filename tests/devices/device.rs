@@ -1,9 +1,10 @@
 //! The devices that a test program runs on.
 //!
-//! `OCELLI_TEST_DEVICE` chooses one: `cpu`, `sim-sm_80`, `sim-sm_90a` (simulated GPUs; set `PTXSIM_ARCH` alike) or `gpu`. Without it, the
-//! CPU and the simulated sm_80. A program sees one CUDA driver, so it runs on one CUDA device. What cannot be used is
-//! printed with the reason, or fails where `OCELLI_REQUIRE_GPU=1` or `OCELLI_REQUIRE_SIM=1` says so.
+//! `OCELLI_TEST_DEVICE` chooses the CUDA device beside the CPU: `sim-sm_80` (the default) or `sim-sm_90a`, simulated, each with
+//! `PTXSIM_ARCH` alike; `gpu`; or `cpu` for none. A device that cannot be used is printed with the reason, or fails the
+//! tests where `OCELLI_REQUIRE_GPU=1` or `OCELLI_REQUIRE_SIM=1` says so.
 
+use ocelli::Device;
 use std::sync::OnceLock;
 
 /// Where a suite runs.
@@ -12,6 +13,17 @@ pub enum Target {
     Cpu,
     #[cfg(feature = "cuda")]
     Cuda(ocelli::cuda::Context),
+}
+
+impl Target {
+    /// The device as tensors know it.
+    pub fn device(&self) -> Device {
+        match self {
+            Target::Cpu => Device::Cpu,
+            #[cfg(feature = "cuda")]
+            Target::Cuda(context) => Device::Cuda(context.clone()),
+        }
+    }
 }
 
 /// All devices of this run. The first call opens them and prints what is left out.
@@ -32,19 +44,16 @@ fn required(variable: &str) -> bool {
 }
 
 fn open(wanted: Option<&str>, require_sim: bool, require_gpu: bool) -> Vec<Target> {
-    match wanted {
-        Some("cpu") => vec![Target::Cpu],
-        Some("gpu") => gpu(require_gpu).into_iter().collect(),
-        Some("sim-sm_80") => simulated("sm_80", require_sim).into_iter().collect(),
-        Some("sim-sm_90a") => simulated("sm_90a", require_sim).into_iter().collect(),
-        None => [Some(Target::Cpu), simulated("sm_80", require_sim)]
-            .into_iter()
-            .flatten()
-            .collect(),
+    let cuda = match wanted {
+        Some("cpu") => None,
+        Some("gpu") => gpu(require_gpu),
+        Some("sim-sm_80") | None => simulated("sm_80", require_sim),
+        Some("sim-sm_90a") => simulated("sm_90a", require_sim),
         Some(other) => {
             panic!("OCELLI_TEST_DEVICE must be cpu, sim-sm_80, sim-sm_90a or gpu, got `{other}`")
         }
-    }
+    };
+    std::iter::once(Target::Cpu).chain(cuda).collect()
 }
 
 /// Prints that a device is left out, or fails where it must not be.
@@ -69,7 +78,7 @@ fn simulated(arch: &str, required: bool) -> Option<Target> {
     if chosen != arch {
         return skipped(&device, &format!("PTXSIM_ARCH is {chosen}"), required);
     }
-    if let Err(reason) = super::simulator::load() {
+    if let Err(reason) = crate::simulator::load() {
         return skipped(&device, &reason, required);
     }
     match ocelli::cuda::Context::new(0) {
