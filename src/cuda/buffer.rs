@@ -32,6 +32,25 @@ impl Buffer {
         })
     }
 
+    /// A copy of these elements on the device, queued on the context's stream.
+    ///
+    /// # Errors
+    /// [`Error::Driver`], for want of memory, for example.
+    pub fn from_slice<T: Element>(context: &Context, elements: &[T]) -> Result<Self> {
+        Self::upload(context, T::DTYPE, bytemuck::cast_slice(elements))
+    }
+
+    /// The elements, copied to the host after all queued work is done.
+    ///
+    /// # Errors
+    /// When `T` is not their type; [`Error::Driver`], also for a fault in an earlier kernel.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        self.check_type::<T>()?;
+        let mut elements = vec![T::default(); self.len];
+        self.download(bytemuck::cast_slice_mut(&mut elements))?;
+        Ok(elements)
+    }
+
     /// A copy of these bytes on the device, queued on the context's stream.
     pub(crate) fn upload(context: &Context, dtype: DType, bytes: &[u8]) -> Result<Self> {
         let mut buffer = Self::uninitialised(context, dtype, bytes.len() / dtype.size())?;

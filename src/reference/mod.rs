@@ -2,3 +2,7 @@
 //!
 //! Everything else is tested against it. It is slow, uses nothing else of the crate, and shares no formula with the
 //! backends where the mathematics leaves a choice.
+
+mod sigmoid_focal_loss;
+
+pub use sigmoid_focal_loss::{SigmoidFocalLoss, sigmoid_focal_loss};
