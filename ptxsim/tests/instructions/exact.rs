@@ -13,12 +13,36 @@ pub struct Format {
     pub finite_only: bool,
 }
 
-pub const F16: Format = Format { exponent_bits: 5, mantissa_bits: 10, finite_only: false };
-pub const BF16: Format = Format { exponent_bits: 8, mantissa_bits: 7, finite_only: false };
-pub const F32: Format = Format { exponent_bits: 8, mantissa_bits: 23, finite_only: false };
-pub const F64: Format = Format { exponent_bits: 11, mantissa_bits: 52, finite_only: false };
-pub const E4M3: Format = Format { exponent_bits: 4, mantissa_bits: 3, finite_only: true };
-pub const E5M2: Format = Format { exponent_bits: 5, mantissa_bits: 2, finite_only: false };
+pub const F16: Format = Format {
+    exponent_bits: 5,
+    mantissa_bits: 10,
+    finite_only: false,
+};
+pub const BF16: Format = Format {
+    exponent_bits: 8,
+    mantissa_bits: 7,
+    finite_only: false,
+};
+pub const F32: Format = Format {
+    exponent_bits: 8,
+    mantissa_bits: 23,
+    finite_only: false,
+};
+pub const F64: Format = Format {
+    exponent_bits: 11,
+    mantissa_bits: 52,
+    finite_only: false,
+};
+pub const E4M3: Format = Format {
+    exponent_bits: 4,
+    mantissa_bits: 3,
+    finite_only: true,
+};
+pub const E5M2: Format = Format {
+    exponent_bits: 5,
+    mantissa_bits: 2,
+    finite_only: false,
+};
 
 /// A rounding direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +63,14 @@ pub enum Round {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     Nan,
-    Infinite { negative: bool },
-    Finite { negative: bool, integer: BigUint, exponent: i64 },
+    Infinite {
+        negative: bool,
+    },
+    Finite {
+        negative: bool,
+        integer: BigUint,
+        exponent: i64,
+    },
 }
 
 impl Format {
@@ -71,7 +101,11 @@ impl Format {
 
     /// Largest finite value.
     pub fn max(self) -> u64 {
-        if self.finite_only { self.nan() - 1 } else { self.infinity() - 1 }
+        if self.finite_only {
+            self.nan() - 1
+        } else {
+            self.infinity() - 1
+        }
     }
 
     pub fn is_nan(self, bits: u64) -> bool {
@@ -84,7 +118,11 @@ impl Format {
 
     /// `.ftz`: a subnormal becomes a zero of its sign.
     pub fn flush(self, bits: u64) -> u64 {
-        if self.is_subnormal(bits) { bits & self.sign_bit() } else { bits }
+        if self.is_subnormal(bits) {
+            bits & self.sign_bit()
+        } else {
+            bits
+        }
     }
 
     pub fn decode(self, bits: u64) -> Value {
@@ -95,11 +133,23 @@ impl Format {
             return Value::Nan;
         }
         if !self.finite_only && exponent == self.exponent_mask() {
-            return if mantissa == 0 { Value::Infinite { negative } } else { Value::Nan };
+            return if mantissa == 0 {
+                Value::Infinite { negative }
+            } else {
+                Value::Nan
+            };
         }
-        let hidden = if exponent == 0 { 0 } else { 1 << self.mantissa_bits };
+        let hidden = if exponent == 0 {
+            0
+        } else {
+            1 << self.mantissa_bits
+        };
         let exponent = exponent.max(1) as i64 - self.bias() - i64::from(self.mantissa_bits);
-        Value::Finite { negative, integer: BigUint::from(mantissa | hidden), exponent }
+        Value::Finite {
+            negative,
+            integer: BigUint::from(mantissa | hidden),
+            exponent,
+        }
     }
 
     /// Rounds a value to this format. Beyond the range it gives infinity or the largest finite
@@ -109,9 +159,17 @@ impl Format {
             Value::Nan => return self.nan(),
             Value::Infinite { negative } => {
                 let sign = if *negative { self.sign_bit() } else { 0 };
-                return if self.finite_only { self.nan() | sign } else { self.infinity() | sign };
+                return if self.finite_only {
+                    self.nan() | sign
+                } else {
+                    self.infinity() | sign
+                };
             }
-            Value::Finite { negative, integer, exponent } => (*negative, integer, *exponent),
+            Value::Finite {
+                negative,
+                integer,
+                exponent,
+            } => (*negative, integer, *exponent),
         };
         let sign = if negative { self.sign_bit() } else { 0 };
         if integer.bits() == 0 {
@@ -167,7 +225,11 @@ fn round_integer(integer: &BigUint, shift: i64, round: Round, negative: bool) ->
 
 impl Value {
     pub fn finite(negative: bool, integer: u64) -> Value {
-        Value::Finite { negative, integer: BigUint::from(integer), exponent: 0 }
+        Value::Finite {
+            negative,
+            integer: BigUint::from(integer),
+            exponent: 0,
+        }
     }
 
     pub fn is_zero(&self) -> bool {
@@ -184,10 +246,18 @@ impl Value {
     pub fn negated(&self) -> Value {
         match self.clone() {
             Value::Nan => Value::Nan,
-            Value::Infinite { negative } => Value::Infinite { negative: !negative },
-            Value::Finite { negative, integer, exponent } => {
-                Value::Finite { negative: !negative, integer, exponent }
-            }
+            Value::Infinite { negative } => Value::Infinite {
+                negative: !negative,
+            },
+            Value::Finite {
+                negative,
+                integer,
+                exponent,
+            } => Value::Finite {
+                negative: !negative,
+                integer,
+                exponent,
+            },
         }
     }
 
@@ -195,12 +265,22 @@ impl Value {
     pub fn add(&self, other: &Value, round: Round) -> Value {
         match (self, other) {
             (Value::Nan, _) | (_, Value::Nan) => Value::Nan,
-            (Value::Infinite { negative: a }, Value::Infinite { negative: b }) if a != b => Value::Nan,
+            (Value::Infinite { negative: a }, Value::Infinite { negative: b }) if a != b => {
+                Value::Nan
+            }
             (Value::Infinite { .. }, _) => self.clone(),
             (_, Value::Infinite { .. }) => other.clone(),
             (
-                Value::Finite { negative: na, integer: ia, exponent: ea },
-                Value::Finite { negative: nb, integer: ib, exponent: eb },
+                Value::Finite {
+                    negative: na,
+                    integer: ia,
+                    exponent: ea,
+                },
+                Value::Finite {
+                    negative: nb,
+                    integer: ib,
+                    exponent: eb,
+                },
             ) => {
                 let exponent = *ea.min(eb);
                 let a = ia << (ea - exponent) as u64;
@@ -214,7 +294,11 @@ impl Value {
                 } else {
                     (*nb, b - a)
                 };
-                Value::Finite { negative, integer, exponent }
+                Value::Finite {
+                    negative,
+                    integer,
+                    exponent,
+                }
             }
         }
     }
@@ -225,10 +309,25 @@ impl Value {
             (Value::Nan, _) | (_, Value::Nan) => Value::Nan,
             (Value::Infinite { .. }, b) if b.is_zero() => Value::Nan,
             (a, Value::Infinite { .. }) if a.is_zero() => Value::Nan,
-            (Value::Infinite { .. }, _) | (_, Value::Infinite { .. }) => Value::Infinite { negative },
-            (Value::Finite { integer: a, exponent: ea, .. }, Value::Finite { integer: b, exponent: eb, .. }) => {
-                Value::Finite { negative, integer: a * b, exponent: ea + eb }
+            (Value::Infinite { .. }, _) | (_, Value::Infinite { .. }) => {
+                Value::Infinite { negative }
             }
+            (
+                Value::Finite {
+                    integer: a,
+                    exponent: ea,
+                    ..
+                },
+                Value::Finite {
+                    integer: b,
+                    exponent: eb,
+                    ..
+                },
+            ) => Value::Finite {
+                negative,
+                integer: a * b,
+                exponent: ea + eb,
+            },
         }
     }
 
@@ -240,18 +339,39 @@ impl Value {
             (Value::Nan, _) | (_, Value::Nan) => Value::Nan,
             (Value::Infinite { .. }, Value::Infinite { .. }) => Value::Nan,
             (Value::Infinite { .. }, _) => Value::Infinite { negative },
-            (_, Value::Infinite { .. }) => {
-                Value::Finite { negative, integer: BigUint::ZERO, exponent: 0 }
-            }
+            (_, Value::Infinite { .. }) => Value::Finite {
+                negative,
+                integer: BigUint::ZERO,
+                exponent: 0,
+            },
             (a, b) if b.is_zero() => {
-                if a.is_zero() { Value::Nan } else { Value::Infinite { negative } }
+                if a.is_zero() {
+                    Value::Nan
+                } else {
+                    Value::Infinite { negative }
+                }
             }
-            (Value::Finite { integer: a, exponent: ea, .. }, Value::Finite { integer: b, exponent: eb, .. }) => {
+            (
+                Value::Finite {
+                    integer: a,
+                    exponent: ea,
+                    ..
+                },
+                Value::Finite {
+                    integer: b,
+                    exponent: eb,
+                    ..
+                },
+            ) => {
                 let shifted = a << BITS;
                 let quotient = &shifted / b;
                 let sticky = &quotient * b != shifted;
                 let integer = (quotient << 1u8) + u8::from(sticky);
-                Value::Finite { negative, integer, exponent: ea - eb - BITS as i64 - 1 }
+                Value::Finite {
+                    negative,
+                    integer,
+                    exponent: ea - eb - BITS as i64 - 1,
+                }
             }
         }
     }
@@ -264,13 +384,19 @@ impl Value {
             value if value.is_zero() => value.clone(),
             value if value.negative() => Value::Nan,
             Value::Infinite { .. } => self.clone(),
-            Value::Finite { integer, exponent, .. } => {
+            Value::Finite {
+                integer, exponent, ..
+            } => {
                 let odd = exponent.rem_euclid(2);
                 let shifted = integer << (2 * BITS + odd) as u64;
                 let root = shifted.sqrt();
                 let sticky = &root * &root != shifted;
                 let integer = (root << 1u8) + u8::from(sticky);
-                Value::Finite { negative: false, integer, exponent: (exponent - odd) / 2 - BITS - 1 }
+                Value::Finite {
+                    negative: false,
+                    integer,
+                    exponent: (exponent - odd) / 2 - BITS - 1,
+                }
             }
         }
     }
@@ -285,7 +411,11 @@ impl Value {
         match self {
             Value::Nan => None,
             Value::Infinite { negative } => Some(if *negative { low } else { high }),
-            Value::Finite { negative, integer, exponent } => {
+            Value::Finite {
+                negative,
+                integer,
+                exponent,
+            } => {
                 if integer.bits() as i64 + exponent > 70 {
                     return Some(if *negative { low } else { high });
                 }
@@ -306,7 +436,19 @@ mod tests {
 
     #[test]
     fn agrees_with_the_host_where_it_rounds_to_nearest() {
-        let values = [0.0f64, -0.0, 1.0, -1.5, 1e-310, 5e-324, 1e308, -1e300, 0.1, f64::INFINITY, f64::NAN];
+        let values = [
+            0.0f64,
+            -0.0,
+            1.0,
+            -1.5,
+            1e-310,
+            5e-324,
+            1e308,
+            -1e300,
+            0.1,
+            f64::INFINITY,
+            f64::NAN,
+        ];
         for a in values {
             for b in values {
                 let (x, y) = (F64.decode(a.to_bits()), F64.decode(b.to_bits()));
@@ -331,15 +473,24 @@ mod tests {
     #[test]
     fn directed_rounding_brackets_the_value() {
         let tenth = F64.decode(0.1f64.to_bits());
-        let (down, up) = (F32.encode(&tenth, Round::Down), F32.encode(&tenth, Round::Up));
+        let (down, up) = (
+            F32.encode(&tenth, Round::Down),
+            F32.encode(&tenth, Round::Up),
+        );
         assert_eq!(down + 1, up);
         assert_eq!(F32.encode(&tenth, Round::Zero), down);
-        assert_eq!(F32.encode(&tenth.negated(), Round::Down), up | F32.sign_bit());
+        assert_eq!(
+            F32.encode(&tenth.negated(), Round::Down),
+            up | F32.sign_bit()
+        );
         let huge = F64.decode(1e300f64.to_bits());
         assert_eq!(F32.encode(&huge, Round::Zero), F32.max());
         assert_eq!(F32.encode(&huge, Round::Up), F32.infinity());
         assert_eq!(E4M3.encode(&huge, Round::Nearest), 0x7F);
-        assert_eq!(E4M3.encode(&F64.decode(448f64.to_bits()), Round::Nearest), 0x7E);
+        assert_eq!(
+            E4M3.encode(&F64.decode(448f64.to_bits()), Round::Nearest),
+            0x7E
+        );
     }
 
     #[test]
@@ -348,7 +499,10 @@ mod tests {
         assert_eq!(of(2.5).to_integer(32, true, Round::Nearest), Some(2));
         assert_eq!(of(-2.5).to_integer(32, true, Round::Down), Some(-3));
         assert_eq!(of(-2.5).to_integer(32, false, Round::Zero), Some(0));
-        assert_eq!(of(1e30).to_integer(64, true, Round::Zero), Some(i128::from(i64::MAX)));
+        assert_eq!(
+            of(1e30).to_integer(64, true, Round::Zero),
+            Some(i128::from(i64::MAX))
+        );
         assert_eq!(of(5e-324).to_integer(8, false, Round::Up), Some(1));
         assert_eq!(of(f64::NAN).to_integer(8, false, Round::Up), None);
     }

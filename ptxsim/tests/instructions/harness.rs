@@ -32,7 +32,7 @@ pub enum Compare {
 /// An instruction and its definition.
 pub struct Row {
     /// PTX with `$d0`.. for results and `$0`.. for operands. Several instructions are allowed.
-    pub text: &'static str,
+    pub text: String,
     /// Results.
     pub results: Vec<Kind>,
     /// Operands.
@@ -53,14 +53,14 @@ pub enum Definition {
 
 /// A row with one result, defined lane by lane.
 pub fn row(
-    text: &'static str,
+    text: impl Into<String>,
     result: Kind,
     operands: &[Kind],
     compare: Compare,
     definition: impl Fn(&[u64]) -> u64 + 'static,
 ) -> Row {
     Row {
-        text,
+        text: text.into(),
         results: vec![result],
         operands: operands.to_vec(),
         compare,
@@ -70,27 +70,29 @@ pub fn row(
 
 /// A row whose result PTX leaves open for some operands.
 pub fn partial(
-    text: &'static str,
+    text: impl Into<String>,
     result: Kind,
     operands: &[Kind],
     compare: Compare,
     definition: impl Fn(&[u64]) -> Option<u64> + 'static,
 ) -> Row {
     Row {
-        definition: Definition::Lane(Box::new(move |lane| definition(lane).map(|result| vec![result]))),
+        definition: Definition::Lane(Box::new(move |lane| {
+            definition(lane).map(|result| vec![result])
+        })),
         ..row(text, result, operands, compare, |_| 0)
     }
 }
 
 /// A row that is defined for the 32 lanes of a warp together.
 pub fn warp_row(
-    text: &'static str,
+    text: impl Into<String>,
     results: &[Kind],
     operands: &[Kind],
     definition: impl Fn(&[Vec<u64>]) -> Vec<Option<Vec<u64>>> + 'static,
 ) -> Row {
     Row {
-        text,
+        text: text.into(),
         results: results.to_vec(),
         operands: operands.to_vec(),
         compare: Compare::Bits,
@@ -101,22 +103,40 @@ pub fn warp_row(
 /// Runs every row and reports all that fail, each with its first wrong lane.
 pub fn check(arch: Arch, rows: Vec<Row>) {
     let failures: Vec<String> = rows.iter().filter_map(|row| run(arch, row).err()).collect();
-    assert!(failures.is_empty(), "{} of {} rows fail:\n{}", failures.len(), rows.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} rows fail:\n{}",
+        failures.len(),
+        rows.len(),
+        failures.join("\n")
+    );
 }
 
 fn run(arch: Arch, row: &Row) -> Result<(), String> {
     let fail = |message: String| format!("  {}: {message}", row.text);
     let text = kernel_text(arch, row);
     if let Ok(folder) = std::env::var("PTXSIM_TEST_DUMP") {
-        let name: String = row.text.chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect();
+        let name: String = row
+            .text
+            .chars()
+            .map(|c| if c.is_alphanumeric() { c } else { '_' })
+            .collect();
         std::fs::write(format!("{folder}/{name}.ptx"), &text).unwrap();
     }
     let mut lanes = operands(&row.operands);
-    lanes.resize(lanes.len().next_multiple_of(BLOCK), vec![0; row.operands.len()]);
+    lanes.resize(
+        lanes.len().next_multiple_of(BLOCK),
+        vec![0; row.operands.len()],
+    );
     let results = launch(arch, &text, &lanes, row.results.len()).map_err(fail)?;
     let expected = match &row.definition {
-        Definition::Lane(definition) => lanes.iter().map(|lane| definition(lane)).collect::<Vec<_>>(),
-        Definition::Warp(definition) => lanes.chunks(32).flat_map(|warp| definition(warp)).collect(),
+        Definition::Lane(definition) => lanes
+            .iter()
+            .map(|lane| definition(lane))
+            .collect::<Vec<_>>(),
+        Definition::Warp(definition) => {
+            lanes.chunks(32).flat_map(|warp| definition(warp)).collect()
+        }
     };
     for (index, (lane, expected)) in lanes.iter().zip(expected).enumerate() {
         let Some(expected) = expected else { continue };
@@ -138,7 +158,10 @@ fn agrees(compare: Compare, actual: u64, expected: u64) -> bool {
     if actual == expected {
         return true;
     }
-    let (a, e) = (f64::from(f32::from_bits(actual as u32)), f64::from(f32::from_bits(expected as u32)));
+    let (a, e) = (
+        f64::from(f32::from_bits(actual as u32)),
+        f64::from(f32::from_bits(expected as u32)),
+    );
     match compare {
         Compare::Bits => false,
         Compare::Float(format) => format.is_nan(actual) && format.is_nan(expected),
@@ -179,7 +202,7 @@ fn kernel_text(arch: Arch, row: &Row) -> String {
         let register = kind.register();
         writeln!(text, ".reg .{register} %d{index};").unwrap();
     }
-    let mut instruction = row.text.to_owned();
+    let mut instruction = row.text.clone();
     // From the highest, so that `$1` does not touch `$10`.
     for index in (0..row.results.len()).rev() {
         instruction = instruction.replace(&format!("$d{index}"), &format!("%d{index}"));
@@ -199,7 +222,11 @@ fn load(text: &mut String, kind: Kind, index: usize) {
     let (register, offset) = (kind.register(), index * SLOT);
     writeln!(text, ".reg .{register} %a{index};").unwrap();
     if kind == Kind::Pred {
-        writeln!(text, ".reg .b32 %p{index};\nld.global.b32 %p{index}, [%in+{offset}];").unwrap();
+        writeln!(
+            text,
+            ".reg .b32 %p{index};\nld.global.b32 %p{index}, [%in+{offset}];"
+        )
+        .unwrap();
         writeln!(text, "setp.ne.u32 %a{index}, %p{index}, 0;").unwrap();
     } else {
         writeln!(text, "ld.global.{register} %a{index}, [%in+{offset}];").unwrap();
@@ -209,7 +236,11 @@ fn load(text: &mut String, kind: Kind, index: usize) {
 fn store(text: &mut String, kind: Kind, index: usize) {
     let (register, offset) = (kind.register(), index * SLOT);
     if kind == Kind::Pred {
-        writeln!(text, ".reg .b32 %q{index};\nselp.b32 %q{index}, 1, 0, %d{index};").unwrap();
+        writeln!(
+            text,
+            ".reg .b32 %q{index};\nselp.b32 %q{index}, 1, 0, %d{index};"
+        )
+        .unwrap();
         writeln!(text, "st.global.b32 [%out+{offset}], %q{index};").unwrap();
     } else {
         writeln!(text, "st.global.{register} [%out+{offset}], %d{index};").unwrap();
@@ -218,17 +249,41 @@ fn store(text: &mut String, kind: Kind, index: usize) {
 
 /// Runs a kernel over rows of operands and returns `results` values a row.
 fn launch(arch: Arch, text: &str, lanes: &[Vec<u64>], results: usize) -> Result<Vec<u64>, String> {
-    let input: Vec<u8> = lanes.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
+    let input: Vec<u8> = lanes
+        .iter()
+        .flatten()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
     let memory = Arc::new(Memory::new(1 << 30));
-    let (from, to) = (memory.alloc(input.len() as u64), memory.alloc((lanes.len() * results * SLOT) as u64));
-    let (Some(from), Some(to)) = (from, to) else { return Err("no memory".into()) };
-    memory.copy_in(from, &input).map_err(|error| error.message)?;
+    let (from, to) = (
+        memory.alloc(input.len() as u64),
+        memory.alloc((lanes.len() * results * SLOT) as u64),
+    );
+    let (Some(from), Some(to)) = (from, to) else {
+        return Err("no memory".into());
+    };
+    memory
+        .copy_in(from, &input)
+        .map_err(|error| error.message)?;
     let blocks = (lanes.len() / BLOCK) as u32;
     let params = [from.to_le_bytes(), to.to_le_bytes()].concat();
-    run_kernel(arch, text, &memory, [blocks, 1, 1], [BLOCK as u32, 1, 1], 0, &params)?;
+    run_kernel(
+        arch,
+        text,
+        &memory,
+        [blocks, 1, 1],
+        [BLOCK as u32, 1, 1],
+        0,
+        &params,
+    )?;
     let mut output = vec![0; lanes.len() * results * SLOT];
-    memory.copy_out(to, &mut output).map_err(|error| error.message)?;
-    Ok(output.chunks_exact(SLOT).map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap())).collect())
+    memory
+        .copy_out(to, &mut output)
+        .map_err(|error| error.message)?;
+    Ok(output
+        .chunks_exact(SLOT)
+        .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()))
+        .collect())
 }
 
 /// Loads a text, runs its kernel `k` with all checks and expects no finding.
@@ -243,7 +298,13 @@ pub fn run_kernel(
 ) -> Result<(), String> {
     let module = Module::load(text, arch, memory).map_err(|error| error.to_string())?;
     let kernel = module.kernel("k").ok_or("no kernel `k`")?;
-    let config = LaunchConfig { grid, block, cluster: [1; 3], dynamic_shared, cooperative: false };
+    let config = LaunchConfig {
+        grid,
+        block,
+        cluster: [1; 3],
+        dynamic_shared,
+        cooperative: false,
+    };
     let outcome = sim::launch(memory, &kernel, &config, params, Checks::All);
     match (outcome.result, outcome.report.findings.first()) {
         (Ok(()), None) => Ok(()),

@@ -55,15 +55,50 @@ impl Kind {
     fn edges(self) -> Vec<u64> {
         let integers = |bits: u32| {
             let high = 1u64 << (bits - 1);
-            vec![0, 1, 2, 7, high - 1, high, high + 1, high | high >> 1, 0u64.wrapping_sub(1), 0u64.wrapping_sub(2), 0x55 * (high >> 6)]
+            vec![
+                0,
+                1,
+                2,
+                7,
+                high - 1,
+                high,
+                high + 1,
+                high | high >> 1,
+                0u64.wrapping_sub(1),
+                0u64.wrapping_sub(2),
+                0x55 * (high >> 6),
+            ]
         };
         match self {
             Kind::Pred => vec![0, 1],
             Kind::I8 => integers(8),
             Kind::I16 => integers(16),
-            Kind::I32 => [integers(32), vec![0xFFFF, 0x1_0000, 0x00FF_00FF, 0x1234_5678]].concat(),
+            Kind::I32 => [
+                integers(32),
+                vec![0xFFFF, 0x1_0000, 0x00FF_00FF, 0x1234_5678],
+            ]
+            .concat(),
             Kind::I64 => [integers(64), integers(32), vec![0x0123_4567_89AB_CDEF]].concat(),
-            Kind::Count => vec![0, 1, 7, 8, 15, 16, 30, 31, 32, 33, 47, 48, 63, 64, 70, 0xFF, 0x100, 0xFFFF_FFFF],
+            Kind::Count => vec![
+                0,
+                1,
+                7,
+                8,
+                15,
+                16,
+                30,
+                31,
+                32,
+                33,
+                47,
+                48,
+                63,
+                64,
+                70,
+                0xFF,
+                0x100,
+                0xFFFF_FFFF,
+            ],
             Kind::Lane => (0..32).collect(),
             Kind::F16 => floats(F16),
             Kind::Bf16 => floats(BF16),
@@ -71,10 +106,12 @@ impl Kind {
             Kind::F64 => [floats(F64), fractions64()].concat(),
             Kind::F16x2 => pairs(&floats(F16)),
             Kind::Bf16x2 => pairs(&floats(BF16)),
-            Kind::Moderate => [0.0f32, -0.0, 1.0, -1.0, 0.5, 1.5, 2.0, 3.0, 10.0, 0.1, -7.25, 60.0, 1e-3, -1e-5]
-                .iter()
-                .map(|value| u64::from(value.to_bits()))
-                .collect(),
+            Kind::Moderate => [
+                0.0f32, -0.0, 1.0, -1.0, 0.5, 1.5, 2.0, 3.0, 10.0, 0.1, -7.25, 60.0, 1e-3, -1e-5,
+            ]
+            .iter()
+            .map(|value| u64::from(value.to_bits()))
+            .collect(),
         }
     }
 
@@ -121,18 +158,70 @@ fn floats(format: Format) -> Vec<u64> {
 /// f32 values around the limits of integers and of narrower formats, and ties between them.
 fn fractions32() -> Vec<u64> {
     let values = [
-        0.5f32, 1.5, 2.5, -2.5, 0.49999997, 127.5, 128.0, -128.5, 255.5, 32767.5, -32768.5, 65504.0, 65519.996,
-        65520.0, 2147483500.0, 2147483648.0, -2147483648.0, 4294967300.0, 9.223372e18, 1.8446744e19, 448.0, 464.0,
-        480.0, 57344.0, 61440.0, 2.9802322e-8, 2.9802326e-8, 5.9604645e-8, 8.940697e-8,
+        0.5f32,
+        1.5,
+        2.5,
+        -2.5,
+        0.49999997,
+        127.5,
+        128.0,
+        -128.5,
+        255.5,
+        32767.5,
+        -32768.5,
+        65504.0,
+        65519.996,
+        65520.0,
+        2147483500.0,
+        2147483648.0,
+        -2147483648.0,
+        4294967300.0,
+        9.223372e18,
+        1.8446744e19,
+        448.0,
+        464.0,
+        480.0,
+        57344.0,
+        61440.0,
+        2.9802322e-8,
+        2.9802326e-8,
+        5.9604645e-8,
+        8.940697e-8,
     ];
-    let ties = [0x3F80_1000u32, 0x3F80_3000, 0x3F80_8000, 0x3F81_8000, 0x3F80_1001, 0x3F80_0FFF, 0x3F88_0000, 0x3F98_0000];
-    values.iter().map(|value| value.to_bits()).chain(ties).map(u64::from).collect()
+    let ties = [
+        0x3F80_1000u32,
+        0x3F80_3000,
+        0x3F80_8000,
+        0x3F81_8000,
+        0x3F80_1001,
+        0x3F80_0FFF,
+        0x3F88_0000,
+        0x3F98_0000,
+    ];
+    values
+        .iter()
+        .map(|value| value.to_bits())
+        .chain(ties)
+        .map(u64::from)
+        .collect()
 }
 
 fn fractions64() -> Vec<u64> {
     [
-        0.5f64, -1.5, 2.5, 2147483647.5, -2147483648.5, 4294967295.5, 9.223372036854775e18, 9.223372036854776e18,
-        1.8446744073709552e19, 3.4028235677973366e38, 1.1754943e-38, 7.006492321624085e-46, 1e-50, 65519.99999999,
+        0.5f64,
+        -1.5,
+        2.5,
+        2147483647.5,
+        -2147483648.5,
+        4294967295.5,
+        9.223372036854775e18,
+        9.223372036854776e18,
+        1.8446744073709552e19,
+        3.4028235677973366e38,
+        1.1754943e-38,
+        7.006492321624085e-46,
+        1e-50,
+        65519.99999999,
     ]
     .iter()
     .map(|value| value.to_bits())
@@ -142,7 +231,11 @@ fn fractions64() -> Vec<u64> {
 /// Each value in the low half with another in the high half.
 fn pairs(values: &[u64]) -> Vec<u64> {
     let shifted = values.iter().cycle().skip(5);
-    values.iter().zip(shifted).map(|(low, high)| low | high << 16).collect()
+    values
+        .iter()
+        .zip(shifted)
+        .map(|(low, high)| low | high << 16)
+        .collect()
 }
 
 /// splitmix64: fixed, so that failures repeat.
@@ -173,10 +266,18 @@ pub fn operands(kinds: &[Kind]) -> Vec<Vec<u64>> {
                 value
             };
             let row: Vec<u64> = edges.iter().map(pick).collect();
-            row.iter().zip(kinds).map(|(value, kind)| value & kind.mask()).collect()
+            row.iter()
+                .zip(kinds)
+                .map(|(value, kind)| value & kind.mask())
+                .collect()
         })
         .collect();
     let mut generator = Generator(1);
-    rows.extend((0..RANDOM_ROWS).map(|_| kinds.iter().map(|kind| kind.random(&mut generator)).collect()));
+    rows.extend((0..RANDOM_ROWS).map(|_| {
+        kinds
+            .iter()
+            .map(|kind| kind.random(&mut generator))
+            .collect()
+    }));
     rows
 }
