@@ -282,6 +282,16 @@ pub fn granules<A: Copy + Into<u64>>(
         }
         return;
     }
+    if mask == u32::MAX && size >= 4 && (addresses[0].into() as usize).is_multiple_of(GRANULE) {
+        let first = addresses[0].into();
+        let steps = addresses.iter().enumerate();
+        let skew = steps.fold(0, |d, (i, &a)| {
+            d | a.into().wrapping_sub(first + (i * size) as u64)
+        });
+        if skew == 0 {
+            return contiguous(first / GRANULE as u64, size, each);
+        }
+    }
     let shared_word = if reads && size >= 4 { SEVERAL } else { UNKNOWN };
     let lane_bytes = (1u16 << size) - 1;
     let mut piece = Piece {
@@ -317,6 +327,26 @@ pub fn granules<A: Copy + Into<u64>>(
     }
     if piece.bytes != 0 {
         each(piece);
+    }
+}
+
+/// [`granules`] for lanes of 4 or 8 bytes, one after the other from the start of `granule` on.
+#[inline]
+fn contiguous(granule: u64, size: usize, mut each: impl FnMut(Piece)) {
+    let lanes_of_granule = GRANULE / size;
+    for index in 0..LANES / lanes_of_granule {
+        let first = (index * lanes_of_granule) as u8;
+        let lanes = if size == 4 {
+            [first, first + 1, first + 2, first + 3]
+        } else {
+            [first, first, first + 1, first + 1]
+        };
+        each(Piece {
+            granule: granule + index as u64,
+            bytes: u16::MAX,
+            lanes,
+            first_lane: first,
+        });
     }
 }
 

@@ -7,20 +7,38 @@ use super::clock::Knowledge;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Record {
     /// The agents' time.
-    pub clock: u32,
+    clock: u32,
     /// One bit for each agent of the group.
-    pub agents: u32,
-    pub site: u32,
+    agents: u32,
+    site: u32,
     /// Which lanes of the agent `last` touched the words.
     lanes: [u8; 4],
-    pub bytes: u16,
+    /// None: the record is empty.
+    bytes: u16,
     /// Times that the warp `last` had synchronised its lanes.
     sync: u16,
-    pub group: u16,
+    group: u16,
     /// Agent of the group that came last.
     last: u8,
-    pub kind: Kind,
-    pub proxy: Proxy,
+    kind: Kind,
+    proxy: Proxy,
+}
+
+impl Default for Record {
+    fn default() -> Record {
+        Record {
+            clock: 0,
+            agents: 0,
+            site: 0,
+            lanes: [NO_LANE; 4],
+            bytes: 0,
+            sync: 0,
+            group: 0,
+            last: 0,
+            kind: Kind::Read,
+            proxy: Proxy::Generic,
+        }
+    }
 }
 
 /// The current access as it is checked against records.
@@ -41,7 +59,6 @@ pub(super) struct Context<'a> {
     /// Times that the warp has synchronised its lanes.
     pub sync: u16,
     pub copies: &'a CopyWait,
-    pub collective: bool,
 }
 
 /// The last `cp.async` wait of a warp. A lane sees the copies of other lanes only after the warp
@@ -81,6 +98,47 @@ impl Context<'_> {
                 .get(record.group as usize)
                 .is_some_and(|&time| time >= record.clock)
             || self.all(others, record, |agent| self.knowledge.seen.get(agent))
+    }
+
+    /// [`Context::is_after`] where no search is needed to say so.
+    #[inline]
+    fn is_after_quick(&self, record: &Record) -> bool {
+        let own = self.plain && record.group == self.agent.group();
+        (own && record.agents == self.agent.bit())
+            || (record.clock < self.clock_of_own_group(own)
+                && self
+                    .floors
+                    .get(record.group as usize)
+                    .is_some_and(|&t| t >= record.clock))
+    }
+
+    /// Time before which the own part of a record is in the past.
+    #[inline]
+    fn clock_of_own_group(&self, own: bool) -> u32 {
+        if own { self.clock } else { u32::MAX }
+    }
+
+    /// Whether a record of one agent does not conflict with the current access.
+    #[inline]
+    fn is_fine(&self, record: &Record, piece: &Piece) -> bool {
+        let agent = Agent(record.group * GROUP as u16 + u16::from(record.last));
+        let after =
+            (self.plain && agent == self.agent) || self.knowledge.seen.get(agent) >= record.clock;
+        after && self.is_fenced(record) && !self.lanes_unsynchronised(record, piece)
+    }
+
+    /// The lanes that read, together with those of an own earlier read that the new one replaces.
+    #[inline]
+    fn read_lanes(&self, earlier: &Record, piece: &Piece) -> [u8; 4] {
+        let both = earlier.bytes & piece.bytes != 0
+            && earlier.group == self.agent.group()
+            && earlier.sync == self.sync
+            && earlier.agents == self.agent.bit();
+        if both {
+            merge_lanes(piece.lanes, earlier.lanes)
+        } else {
+            piece.lanes
+        }
     }
 
     /// Whether `time_of` reaches the record's time for each of `agents`.
@@ -150,7 +208,11 @@ impl Context<'_> {
 }
 
 /// Both lanes of each word.
+#[inline]
 fn merge_lanes(a: [u8; 4], b: [u8; 4]) -> [u8; 4] {
+    if a == b {
+        return a;
+    }
     std::array::from_fn(|word| match (a[word], b[word]) {
         (NO_LANE, lane) | (lane, NO_LANE) => lane,
         (x, y) if x == y => x,
@@ -160,67 +222,138 @@ fn merge_lanes(a: [u8; 4], b: [u8; 4]) -> [u8; 4] {
 }
 
 /// The accesses to a granule that a later one may conflict with.
+///
+/// Nearly all granules have one write of all bytes, by one agent, and reads of all bytes at one
+/// time; those two records are in place, and others in a list.
 #[derive(Debug, Default)]
-pub(super) struct Granule(Vec<Record>);
+pub(super) struct Granule {
+    /// A record of kind [`Kind::Write`], or empty.
+    write: Record,
+    /// A record of kind [`Kind::Read`], or empty.
+    read: Record,
+    others: Vec<Record>,
+}
 
 impl Granule {
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.write.bytes = 0;
+        self.read.bytes = 0;
+        self.others.clear();
     }
 
-    /// Checks the current access against those remembered, and remembers it. Returns the worst
+    /// Checks the current access against those remembered, and remembers it. Returns the first
     /// conflict; each pair is reported once.
     #[inline]
     pub fn meet(&mut self, context: &Context<'_>, piece: &Piece) -> Option<Clash> {
-        let mut piece = *piece;
-        if context.collective {
-            let several = |lane| if lane == NO_LANE { NO_LANE } else { SEVERAL };
-            piece.lanes = piece.lanes.map(several);
-        }
-        let mut clash: Option<Clash> = None;
-        let mut merged = false;
-        let mut at = 0;
-        while at < self.0.len() {
-            let record = &mut self.0[at];
-            if record.bytes & piece.bytes == 0 {
-                at += 1;
-                continue;
+        if self.others.is_empty()
+            && match context.kind {
+                Kind::Read => self.try_read(context, piece),
+                Kind::Write => self.try_write(context, piece),
+                _ => false,
             }
-            let after = context.is_after(record);
-            if record.kind.conflicts(context.kind) {
-                let hazard = hazard(context, record, &piece, after);
-                clash = clash.or(hazard.map(|hazard| Clash {
-                    hazard,
-                    earlier: record.kind,
-                    party: Agent(record.group * GROUP as u16 + u16::from(record.last)),
-                    site: record.site,
-                }));
-            }
-            if !merged && join(context, record, &piece) {
-                merged = true;
-            } else if covers(context.kind, record.kind, after) {
-                if record.kind == context.kind
-                    && record.group == context.agent.group()
-                    && record.sync == context.sync
-                    && record.agents == context.agent.bit()
-                {
-                    piece.lanes = merge_lanes(piece.lanes, record.lanes);
-                }
-                record.bytes &= !piece.bytes;
-                if record.bytes == 0 {
-                    self.0.swap_remove(at);
-                    continue;
-                }
-            }
-            at += 1;
+        {
+            return None;
         }
-        if !merged {
-            self.0.push(context.record(&piece));
+        self.meet_all(context, piece)
+    }
+
+    /// A read that needs no change but to the read record.
+    #[inline]
+    fn try_read(&mut self, context: &Context<'_>, piece: &Piece) -> bool {
+        let write = &self.write;
+        if write.bytes & piece.bytes != 0 && !context.is_fine(write, piece) {
+            return false;
         }
-        clash
+        let read = &mut self.read;
+        if read.bytes & !piece.bytes == 0 && (read.bytes == 0 || context.is_after_quick(read)) {
+            let lanes = context.read_lanes(read, piece);
+            *read = context.record(piece);
+            read.lanes = lanes;
+            return true;
+        }
+        join(context, read, piece)
+    }
+
+    /// A write that replaces everything.
+    #[inline]
+    fn try_write(&mut self, context: &Context<'_>, piece: &Piece) -> bool {
+        let (write, read) = (&self.write, &self.read);
+        let replaces = (write.bytes | read.bytes) & !piece.bytes == 0;
+        let fine = replaces
+            && (write.bytes == 0 || context.is_fine(write, piece))
+            && (read.bytes == 0
+                || context.is_after_quick(read) && !context.lanes_unsynchronised(read, piece));
+        if fine {
+            self.write = context.record(piece);
+            self.read.bytes = 0;
+        }
+        fine
+    }
+
+    /// [`Granule::meet`] for all states.
+    fn meet_all(&mut self, context: &Context<'_>, piece: &Piece) -> Option<Clash> {
+        let mut meeting = Meeting {
+            context,
+            piece: *piece,
+            clash: None,
+            merged: false,
+        };
+        for record in [&mut self.write, &mut self.read] {
+            meeting.visit(record);
+        }
+        self.others.retain_mut(|record| {
+            meeting.visit(record);
+            record.bytes != 0
+        });
+        if !meeting.merged {
+            let record = context.record(&meeting.piece);
+            match context.kind {
+                Kind::Write if self.write.bytes == 0 => self.write = record,
+                Kind::Read if self.read.bytes == 0 => self.read = record,
+                _ => self.others.push(record),
+            }
+        }
+        meeting.clash
     }
 }
 
+/// The current access on its way through the records of a granule.
+struct Meeting<'a> {
+    context: &'a Context<'a>,
+    piece: Piece,
+    clash: Option<Clash>,
+    /// It was added to a record.
+    merged: bool,
+}
+
+impl Meeting<'_> {
+    fn visit(&mut self, record: &mut Record) {
+        let (context, piece) = (self.context, &self.piece);
+        if record.bytes & piece.bytes == 0 {
+            self.merged = self.merged || join(context, record, piece);
+            return;
+        }
+        let after = context.is_after(record);
+        if record.kind.conflicts(context.kind) && self.clash.is_none() {
+            self.clash = hazard(context, record, piece, after).map(|hazard| Clash {
+                hazard,
+                earlier: record.kind,
+                party: Agent(record.group * GROUP as u16 + u16::from(record.last)),
+                site: record.site,
+            });
+        }
+        if !self.merged && join(context, record, piece) {
+            self.merged = true;
+        } else if covers(context.kind, record.kind, after) {
+            if record.kind == Kind::Read && context.kind == Kind::Read {
+                self.piece.lanes = context.read_lanes(record, piece);
+            }
+            record.bytes &= !self.piece.bytes;
+        }
+    }
+}
+
+/// How the current access conflicts with a record, given whether it is ordered after it.
 fn hazard(context: &Context<'_>, record: &Record, piece: &Piece, after: bool) -> Option<Hazard> {
     if !after {
         Some(Hazard::Unordered)
@@ -233,25 +366,31 @@ fn hazard(context: &Context<'_>, record: &Record, piece: &Piece, after: bool) ->
     }
 }
 
-/// Adds the current access to a record of accesses that differ from it in the agent at most.
+/// Adds the current access to a record of the same bytes at the same time, by other agents too, or
+/// of other bytes by the same agent.
 #[inline]
 fn join(context: &Context<'_>, record: &mut Record, piece: &Piece) -> bool {
-    let same = record.kind == context.kind
-        && record.clock == context.clock
-        && record.bytes == piece.bytes
-        && record.group == context.agent.group()
-        && record.proxy == context.proxy;
     let bit = context.agent.bit();
+    let same = record.bytes != 0
+        && record.kind == context.kind
+        && record.clock == context.clock
+        && record.group == context.agent.group()
+        && record.proxy == context.proxy
+        && (record.bytes == piece.bytes || record.agents == bit);
     // Writes of two agents conflict, and are told apart; so are those of asynchronous operations.
     if !same || (record.kind == Kind::Write && (record.agents != bit || !context.plain)) {
         return false;
     }
     let last = (context.agent.0 % GROUP as u16) as u8;
-    record.lanes = if record.last == last && record.sync == context.sync {
-        merge_lanes(record.lanes, piece.lanes)
+    if record.last == last && record.sync == context.sync {
+        record.lanes = merge_lanes(record.lanes, piece.lanes);
+    } else if record.bytes == piece.bytes {
+        record.lanes = piece.lanes;
     } else {
-        piece.lanes
-    };
+        // The older bytes were before the lanes synchronised, the new ones after.
+        return false;
+    }
+    record.bytes |= piece.bytes;
     record.agents |= bit;
     record.last = last;
     record.sync = context.sync;

@@ -1,7 +1,8 @@
 //! The race detector for the shared memory of a cluster.
 
 use super::access::{
-    Access, Agent, Conflict, GROUP, GROUPS_OF_BLOCK, Kind, LANES, Piece, granules, range_granules,
+    Access, Agent, Conflict, GRANULE, GROUP, GROUPS_OF_BLOCK, Kind, LANES, Piece, SEVERAL,
+    granules, range_granules,
 };
 use super::clock::Knowledge;
 use super::granule::{Clash, Context, CopyWait, Granule};
@@ -59,8 +60,9 @@ struct Warp {
 pub struct SharedRaces {
     ranks: u32,
     warps_per_block: u32,
-    /// By rank and offset.
-    granules: Vec<Vec<Granule>>,
+    /// Those of rank 0, of rank 1 and so on.
+    granules: Vec<Granule>,
+    granules_of_block: usize,
     warps: Vec<Warp>,
     /// Current time of each agent that is not a warp, from 1.
     times: HashMap<Agent, u32>,
@@ -74,18 +76,13 @@ impl SharedRaces {
     /// A detector for a cluster of `ranks` blocks (1 without clusters), each of `warps_per_block`
     /// warps, at most 32, and `shared_bytes` bytes of shared memory.
     pub fn new(ranks: u32, warps_per_block: u32, shared_bytes: u32) -> SharedRaces {
-        let of_block = || {
-            let count = (shared_bytes as usize).div_ceil(super::access::GRANULE);
-            std::iter::repeat_with(Granule::default)
-                .take(count)
-                .collect()
-        };
+        let of_block = (shared_bytes as usize).div_ceil(GRANULE);
+        let all = of_block * ranks as usize;
         let mut races = SharedRaces {
             ranks,
             warps_per_block,
-            granules: std::iter::repeat_with(of_block)
-                .take(ranks as usize)
-                .collect(),
+            granules: std::iter::repeat_with(Granule::default).take(all).collect(),
+            granules_of_block: of_block,
             warps: Vec::new(),
             times: HashMap::new(),
             syncs: HashMap::new(),
@@ -98,7 +95,7 @@ impl SharedRaces {
 
     /// Forgets everything, for the next cluster of the same launch.
     pub fn reset(&mut self) {
-        self.granules.iter_mut().flatten().for_each(Granule::clear);
+        self.granules.iter_mut().for_each(Granule::clear);
         self.times.clear();
         self.syncs.clear();
         self.locations.clear();
@@ -136,7 +133,11 @@ impl SharedRaces {
     }
 
     fn time(&self, agent: Agent) -> u32 {
-        self.times.get(&agent).copied().unwrap_or(1)
+        if self.times.is_empty() {
+            1
+        } else {
+            self.times.get(&agent).copied().unwrap_or(1)
+        }
     }
 
     /// Records an access of `size` bytes (1 to 16, a power of two) by each lane of `mask`, and
@@ -152,33 +153,33 @@ impl SharedRaces {
             self.synchronise(access, addresses, mask);
         }
         let reads = !access.kind.writes();
-        self.record(access, |each| granules(addresses, mask, size, reads, each))
+        let mut recorder = self.recorder(access);
+        granules(addresses, mask, size, reads, |piece| recorder.take(piece));
+        let first = recorder.first;
+        first.map(|(piece, clash)| self.conflict(access.kind, &piece, &clash))
     }
 
     /// Records an access to the `len` bytes at `start`.
     pub fn access_range(&mut self, access: &Access, start: u32, len: u32) -> Option<Conflict> {
-        self.record(access, |each| {
-            range_granules(start.into(), len.into(), each)
-        })
+        let mut recorder = self.recorder(access);
+        range_granules(start.into(), len.into(), |piece| recorder.take(piece));
+        let first = recorder.first;
+        first.map(|(piece, clash)| self.conflict(access.kind, &piece, &clash))
     }
 
-    /// Records the pieces that `walk` hands out.
     #[inline]
-    fn record(
-        &mut self,
-        access: &Access,
-        walk: impl FnOnce(&mut dyn FnMut(Piece)),
-    ) -> Option<Conflict> {
-        let warp = &self.warps[self.warp_index(access.issuer)];
+    fn recorder(&mut self, access: &Access) -> Recorder<'_> {
+        let time = self.time(access.agent);
+        let index = self.warp_index(access.issuer);
+        let warp = &self.warps[index];
         let plain = access.agent == access.issuer;
-        let clock = if plain {
-            warp.knowledge.seen.get(access.agent)
-        } else {
-            self.time(access.agent)
-        };
         let context = Context {
             agent: access.agent,
-            clock,
+            clock: if plain {
+                warp.knowledge.seen.get(access.agent)
+            } else {
+                time
+            },
             kind: access.kind,
             proxy: access.proxy,
             site: access.site,
@@ -187,27 +188,14 @@ impl SharedRaces {
             plain,
             sync: warp.sync,
             copies: &warp.copies,
-            collective: access.collective,
         };
-        let granules = &mut self.granules;
-        let mut first: Option<(Piece, Clash)> = None;
-        let rank_shift = SHARED_RANK_SHIFT - super::access::GRANULE.trailing_zeros();
-        walk(&mut |piece| {
-            let (rank, index) = (
-                piece.granule >> rank_shift,
-                piece.granule & ((1 << rank_shift) - 1),
-            );
-            let granule = granules
-                .get_mut(rank as usize)
-                .and_then(|block| block.get_mut(index as usize));
-            if let Some(granule) = granule
-                && let Some(clash) = granule.meet(&context, &piece)
-                && first.is_none()
-            {
-                first = Some((piece, clash));
-            }
-        });
-        first.map(|(piece, clash)| self.conflict(access.kind, &piece, &clash))
+        Recorder {
+            granules: &mut self.granules,
+            of_block: self.granules_of_block,
+            collective: access.collective,
+            context,
+            first: None,
+        }
     }
 
     #[cold]
@@ -216,7 +204,7 @@ impl SharedRaces {
         Conflict {
             hazard: clash.hazard,
             lane: piece.first_lane.into(),
-            address: piece.granule * super::access::GRANULE as u64 + first_byte,
+            address: piece.granule * GRANULE as u64 + first_byte,
             kind,
             earlier: clash.earlier,
             party: self.name(clash.party),
@@ -383,6 +371,37 @@ impl SharedRaces {
             let others = (0..self.warps_per_block).filter(|&w| rank != own_rank || w != own_warp);
             let known = others.map(|w| warp.knowledge.seen.get(Agent::warp(rank, w)));
             warp.floors[rank as usize * GROUPS_OF_BLOCK] = known.min().unwrap_or(0);
+        }
+    }
+}
+
+/// The current access on its way over the granules.
+struct Recorder<'a> {
+    granules: &'a mut [Granule],
+    of_block: usize,
+    context: Context<'a>,
+    collective: bool,
+    first: Option<(Piece, Clash)>,
+}
+
+impl Recorder<'_> {
+    #[inline]
+    fn take(&mut self, mut piece: Piece) {
+        const SHIFT: u32 = SHARED_RANK_SHIFT - GRANULE.trailing_zeros();
+        let offset = (piece.granule & ((1 << SHIFT) - 1)) as usize;
+        let index = (piece.granule >> SHIFT) as usize * self.of_block + offset;
+        // Addresses were checked before; a granule out of range would be one of another block.
+        if offset >= self.of_block || index >= self.granules.len() {
+            return;
+        }
+        if self.collective {
+            piece.lanes = [SEVERAL; 4];
+        }
+        let clash = self.granules[index].meet(&self.context, &piece);
+        if let Some(clash) = clash
+            && self.first.is_none()
+        {
+            self.first = Some((piece, clash));
         }
     }
 }
