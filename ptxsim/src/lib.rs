@@ -16,6 +16,7 @@
 //! client   for test programs: load the shared library, read its reports
 //! ```
 
+pub mod checks;
 pub mod exec;
 pub mod image;
 pub mod memory;

@@ -45,7 +45,7 @@ pub struct Row<'m> {
 
 /// Lanes of `mask` in ascending order.
 #[inline]
-pub(crate) fn lanes(mut mask: u32) -> impl Iterator<Item = usize> {
+pub fn lanes(mut mask: u32) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let lane = mask.trailing_zeros() as usize;
         (mask != 0).then(|| {
