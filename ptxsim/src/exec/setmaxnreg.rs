@@ -84,7 +84,7 @@ fn limit_at_entry(directives: &Directives) -> Option<u32> {
     let bound = threads.map(|[x, y, z]| {
         let warps = (x * y * z).max(1).next_multiple_of(LANES as u32);
         let resident = warps * directives.min_blocks.unwrap_or(1).max(1);
-        (REGISTER_FILE / resident / GRANULE * GRANULE).min(MOST)
+        (REGISTER_FILE / resident).min(MOST) / GRANULE * GRANULE
     });
     match (directives.max_registers, bound) {
         (Some(explicit), Some(bound)) => Some(explicit.min(bound)),
