@@ -5,6 +5,7 @@ use super::fragment::{Place, a_position, b_position, d_position};
 use super::model::{Accumulator, Model};
 use super::multiply::{Columns, LANES, Rows, multiply_add};
 use half::f16;
+use std::cell::Cell;
 
 /// A 32-bit register in the 32 lanes of a warp.
 pub type Row = [u32; 32];
@@ -45,16 +46,20 @@ pub struct Product {
     pub arithmetic: Arithmetic,
 }
 
-/// Operands of a product while it is computed; kept from one to the next to spare allocations.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    /// Elements of A, row-major `[rows][depth]`, each in the low bits.
-    pub a: Vec<u32>,
-    /// Elements of B, panels of eight columns, `[columns / 8][depth][8]`.
-    pub b: Vec<u32>,
-    a_terms: Rows,
-    b_terms: Columns,
-    sums: Vec<f32>,
+/// Matrix A: elements row-major, `[rows][depth]`, each in the low bits of a word.
+#[derive(Debug, Default, Clone)]
+pub struct OperandA {
+    /// The elements, to be filled in before [`Product::prepare_a`].
+    pub elements: Vec<u32>,
+    terms: Rows,
+}
+
+/// Matrix B: elements as panels of eight columns, `[columns / 8][depth][8]`.
+#[derive(Debug, Default, Clone)]
+pub struct OperandB {
+    /// The elements, to be filled in before [`Product::prepare_b`].
+    pub elements: Vec<u32>,
+    terms: Columns,
 }
 
 impl Arithmetic {
@@ -109,21 +114,35 @@ impl Product {
     }
 
     /// Takes A from its fragment.
-    pub fn gather_a<'a>(&self, scratch: &mut Scratch, registers: impl Iterator<Item = &'a Row>) {
-        scratch.a.resize(self.rows * self.depth, 0);
+    pub fn gather_a<'a>(&self, a: &mut OperandA, registers: impl Iterator<Item = &'a Row>) {
+        a.elements.resize(self.rows * self.depth, 0);
         self.gather(registers, |place, value| {
             let (row, k) = a_position(self.rows, self.width(), place);
-            scratch.a[row * self.depth + k] = value;
+            a.elements[row * self.depth + k] = value;
         });
     }
 
     /// Takes B from its fragment of eight columns.
-    pub fn gather_b<'a>(&self, scratch: &mut Scratch, registers: impl Iterator<Item = &'a Row>) {
-        scratch.b.resize(LANES * self.depth, 0);
+    pub fn gather_b<'a>(&self, b: &mut OperandB, registers: impl Iterator<Item = &'a Row>) {
+        b.elements.resize(LANES * self.depth, 0);
         self.gather(registers, |place, value| {
             let (k, column) = b_position(self.width(), place);
-            scratch.b[k * LANES + column] = value;
+            b.elements[k * LANES + column] = value;
         });
+    }
+
+    /// Makes A's elements ready for [`Product::multiply_add`], negated where asked.
+    pub fn prepare_a(&self, a: &mut OperandA, negate: bool) {
+        if let Arithmetic::Float { a: format, .. } = self.arithmetic {
+            a.terms.load(format, &a.elements, self.depth, negate);
+        }
+    }
+
+    /// Makes B's elements ready for [`Product::multiply_add`], negated where asked.
+    pub fn prepare_b(&self, b: &mut OperandB, negate: bool) {
+        if let Arithmetic::Float { b: format, .. } = self.arithmetic {
+            b.terms.load(format, &b.elements, self.depth, negate);
+        }
     }
 
     #[inline(always)]
@@ -150,59 +169,66 @@ impl Product {
         }
     }
 
-    /// `d += A * B` on the fragment of the accumulators, A and B taken from `scratch` and negated
-    /// as asked.
-    pub fn multiply_add(&self, scratch: &mut Scratch, negate: [bool; 2], d: &mut [Row]) {
+    /// `d += A * B` on the fragment of the accumulators; both operands are prepared.
+    pub fn multiply_add(&self, a: &OperandA, b: &OperandB, d: &mut [Row]) {
         match self.arithmetic {
-            Arithmetic::Float { a, b, model } => {
-                scratch.a_terms.load(a, &scratch.a, self.depth, negate[0]);
-                scratch.b_terms.load(b, &scratch.b, self.depth, negate[1]);
-                scratch.sums.resize(self.rows * self.columns, 0.0);
-                self.each_result(d, |index, bits| {
-                    scratch.sums[index] = match model.accumulator {
-                        Accumulator::F32 => f32::from_bits(*bits),
-                        Accumulator::F16 => f16::from_bits(*bits as u16).to_f32(),
-                    };
-                });
-                multiply_add(
-                    &model,
-                    &scratch.a_terms,
-                    &scratch.b_terms,
-                    &mut scratch.sums,
-                );
-                self.each_result(d, |index, bits| {
-                    *bits = match model.accumulator {
-                        Accumulator::F32 => scratch.sums[index].to_bits(),
-                        Accumulator::F16 => u32::from(f16_bits(scratch.sums[index])),
-                    };
-                });
-            }
+            Arithmetic::Float { model, .. } => self.float(&model, a, b, d),
             Arithmetic::Integer {
                 a_signed,
                 b_signed,
                 saturate,
             } => {
-                let extend = |signed: bool, value: u32| match signed {
-                    true => i64::from(value as u8 as i8),
-                    false => i64::from(value as u8),
-                };
-                self.each_result(d, |index, bits| {
-                    let (row, column) = (index / self.columns, index % self.columns);
-                    let a = &scratch.a[row * self.depth..][..self.depth];
-                    let b = &scratch.b[column / LANES * self.depth * LANES..];
-                    let b = b.iter().skip(column % LANES).step_by(LANES);
-                    let products = a
-                        .iter()
-                        .zip(b)
-                        .map(|(&a, &b)| extend(a_signed, a) * extend(b_signed, b));
-                    let sum = i64::from(*bits as i32) + products.sum::<i64>();
-                    *bits = match saturate {
-                        true => sum.clamp(i32::MIN.into(), i32::MAX.into()) as u32,
-                        false => sum as u32,
-                    };
-                });
+                self.integer([a_signed, b_signed], saturate, a, b, d);
             }
         }
+    }
+
+    fn float(&self, model: &Model, a: &OperandA, b: &OperandB, d: &mut [Row]) {
+        let mut sums = SUMS.take();
+        sums.resize(self.rows * self.columns, 0.0);
+        self.each_result(d, |index, bits| {
+            sums[index] = match model.accumulator {
+                Accumulator::F32 => f32::from_bits(*bits),
+                Accumulator::F16 => f16::from_bits(*bits as u16).to_f32(),
+            };
+        });
+        multiply_add(model, &a.terms, &b.terms, &mut sums);
+        self.each_result(d, |index, bits| {
+            *bits = match model.accumulator {
+                Accumulator::F32 => sums[index].to_bits(),
+                Accumulator::F16 => u32::from(f16_bits(sums[index])),
+            };
+        });
+        SUMS.set(sums);
+    }
+
+    fn integer(
+        &self,
+        signed: [bool; 2],
+        saturate: bool,
+        a: &OperandA,
+        b: &OperandB,
+        d: &mut [Row],
+    ) {
+        let extend = |signed: bool, value: u32| match signed {
+            true => i64::from(value as u8 as i8),
+            false => i64::from(value as u8),
+        };
+        self.each_result(d, |index, bits| {
+            let (row, column) = (index / self.columns, index % self.columns);
+            let a = &a.elements[row * self.depth..][..self.depth];
+            let b = &b.elements[column / LANES * self.depth * LANES..];
+            let b = b.iter().skip(column % LANES).step_by(LANES);
+            let products = a
+                .iter()
+                .zip(b)
+                .map(|(&a, &b)| extend(signed[0], a) * extend(signed[1], b));
+            let sum = i64::from(*bits as i32) + products.sum::<i64>();
+            *bits = match saturate {
+                true => sum.clamp(i32::MIN.into(), i32::MAX.into()) as u32,
+                false => sum as u32,
+            };
+        });
     }
 
     /// Calls `f` with the row-major index and the bits of each element of D.
@@ -241,6 +267,11 @@ impl Product {
     }
 }
 
+thread_local! {
+    /// Accumulators of the product at hand; kept from one to the next to spare allocations.
+    static SUMS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
 /// Bits of a value that f16 represents; a NaN gets the tensor cores' pattern.
 fn f16_bits(value: f32) -> u16 {
     if value.is_nan() {
@@ -251,140 +282,5 @@ fn f16_bits(value: f32) -> u16 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sim::Arch;
-
-    fn float(format: Format, accumulator: Accumulator) -> Arithmetic {
-        let model = Model::mma(Arch::Sm80, format, accumulator).expect("a model");
-        Arithmetic::Float {
-            a: format,
-            b: format,
-            model,
-        }
-    }
-
-    /// Small integers have exact products in every format, so a plain matrix product is the
-    /// expectation; it shows that fragments fit together.
-    #[test]
-    fn products_of_small_integers_are_exact() {
-        let integer = Arithmetic::Integer {
-            a_signed: true,
-            b_signed: true,
-            saturate: false,
-        };
-        for (rows, depth, arithmetic) in [
-            (16, 16, float(Format::F16, Accumulator::F32)),
-            (16, 8, float(Format::F16, Accumulator::F32)),
-            (16, 16, float(Format::F16, Accumulator::F16)),
-            (16, 8, float(Format::Bf16, Accumulator::F32)),
-            (16, 16, float(Format::Bf16, Accumulator::F32)),
-            (16, 4, float(Format::Tf32, Accumulator::F32)),
-            (16, 8, float(Format::Tf32, Accumulator::F32)),
-            (8, 16, integer),
-            (16, 16, integer),
-            (16, 32, integer),
-        ] {
-            let product = Product {
-                rows,
-                columns: 8,
-                depth,
-                arithmetic,
-            };
-            let a = |row: usize, k: usize| (row * 7 + k * 3) as i32 % 11 - 5;
-            let b = |k: usize, column: usize| (column * 5 + k) as i32 % 7 - 3;
-            let c = |row: usize, column: usize| (row + 2 * column) as i32 - 9;
-            let width = product.width();
-            let mut a_rows = vec![[0u32; 32]; product.a_registers()];
-            let mut b_rows = vec![[0u32; 32]; product.b_registers()];
-            let place = |i: usize| Place {
-                lane: i / width,
-                register: 0,
-                element: i % width,
-            };
-            for i in 0..32 * width {
-                for (register, words) in a_rows.iter_mut().enumerate() {
-                    let p = Place {
-                        register,
-                        ..place(i)
-                    };
-                    let (row, k) = a_position(rows, width, p);
-                    let bits = encode(arithmetic, a(row, k));
-                    words[p.lane] |= bits << (p.element * 32 / width);
-                }
-                for (register, words) in b_rows.iter_mut().enumerate() {
-                    let p = Place {
-                        register,
-                        ..place(i)
-                    };
-                    let (k, column) = b_position(width, p);
-                    let bits = encode(arithmetic, b(k, column));
-                    words[p.lane] |= bits << (p.element * 32 / width);
-                }
-            }
-            let mut d = vec![[0u32; 32]; product.d_registers()];
-            product.each_result(&mut d, |i, bits| {
-                *bits = encode_d(arithmetic, c(i / 8, i % 8))
-            });
-            let mut scratch = Scratch::default();
-            product.gather_a(&mut scratch, a_rows.iter());
-            product.gather_b(&mut scratch, b_rows.iter());
-            product.multiply_add(&mut scratch, [false; 2], &mut d);
-            product.each_result(&mut d, |i, bits| {
-                let (row, column) = (i / 8, i % 8);
-                let sum: i32 = (0..depth).map(|k| a(row, k) * b(k, column)).sum();
-                assert_eq!(
-                    *bits,
-                    encode_d(arithmetic, c(row, column) + sum),
-                    "{product:?}"
-                );
-            });
-        }
-    }
-
-    fn encode(arithmetic: Arithmetic, value: i32) -> u32 {
-        match arithmetic {
-            Arithmetic::Float { a: Format::F16, .. } => {
-                f16::from_f32(value as f32).to_bits().into()
-            }
-            Arithmetic::Float {
-                a: Format::Bf16, ..
-            } => (value as f32).to_bits() >> 16,
-            Arithmetic::Float { .. } => (value as f32).to_bits(),
-            Arithmetic::Integer { .. } => value as u8 as u32,
-        }
-    }
-
-    fn encode_d(arithmetic: Arithmetic, value: i32) -> u32 {
-        match arithmetic {
-            Arithmetic::Integer { .. } => value as u32,
-            _ if arithmetic.packing() == 2 => f16::from_f32(value as f32).to_bits().into(),
-            Arithmetic::Float { .. } => (value as f32).to_bits(),
-        }
-    }
-
-    #[test]
-    fn integers_wrap_or_saturate() {
-        for (saturate, expected) in [(false, i32::MIN + 127 * 127 * 16 - 1), (true, i32::MAX)] {
-            let arithmetic = Arithmetic::Integer {
-                a_signed: true,
-                b_signed: false,
-                saturate,
-            };
-            let product = Product {
-                rows: 8,
-                columns: 8,
-                depth: 16,
-                arithmetic,
-            };
-            let mut scratch = Scratch {
-                a: vec![127; 128],
-                b: vec![127; 128],
-                ..Scratch::default()
-            };
-            let mut d = [[i32::MAX as u32; 32]; 2];
-            product.multiply_add(&mut scratch, [false; 2], &mut d);
-            assert!(d.as_flattened().iter().all(|&bits| bits as i32 == expected));
-        }
-    }
-}
+#[path = "product_tests.rs"]
+mod tests;
