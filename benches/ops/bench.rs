@@ -23,12 +23,13 @@ pub struct Bench {
     devices: Vec<Measured>,
     /// Lines of the summary.
     lines: Vec<String>,
+    /// Run as a test, each case runs once, and small.
+    smoke: bool,
 }
 
 impl Bench {
     /// Finds the devices and measures a copy on each. What is missing is printed with the reason.
     pub fn new() -> Self {
-        // Run as a test, each case runs once: a small copy will do.
         let smoke = std::env::args().any(|argument| argument == "--test");
         let bytes = if smoke { 1 << 20 } else { COPY_BYTES };
         let threads = rayon::current_num_threads();
@@ -55,6 +56,11 @@ impl Bench {
             devices,
             lines: Vec::new(),
         }
+    }
+
+    /// `size`, or a hundredth of it in a smoke run.
+    pub fn size(&self, size: usize) -> usize {
+        if self.smoke { size / 100 } else { size }
     }
 
     /// Times `prepare(device)()` on each device. `bytes` is what one call must read and write at least.
@@ -89,7 +95,7 @@ impl Bench {
     }
 
     /// Prints the summary.
-    pub fn finish(mut self) {
+    pub fn finish(self) {
         self.criterion.final_summary();
         for line in self.lines {
             println!("{line}");

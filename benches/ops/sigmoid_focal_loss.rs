@@ -48,7 +48,7 @@ pub fn run(bench: &mut Bench) {
     let params = SigmoidFocalLoss::default();
     let cases = [(1, DType::F32), (1, DType::BF16), (8, DType::BF16)];
     for (images, dtype) in cases {
-        let rows = images * ANCHORS;
+        let rows = bench.size(images * ANCHORS);
         let (logits, labels) = (rows * CLASSES * dtype.size(), rows * DType::I32.size());
         let case = format!("[{images} x {ANCHORS}, {CLASSES}] {dtype}");
         bench.case(
