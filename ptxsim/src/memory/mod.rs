@@ -18,12 +18,7 @@ mod view;
 
 pub use buffer::Buffer;
 pub use error::AccessError;
-<<<<<<< HEAD
-pub(crate) use row::lanes;
-pub use row::{LANES, LaneError, Row};
-=======
 pub use row::{LANES, LaneError, Row, lanes};
->>>>>>> 91d9457 (Add the race detectors for shared and global memory and the findings collector)
 pub use space::{AllocationInfo, AllocationKind, Memory};
 pub use span::{Scalar, Span};
 pub use view::{Hint, View};
