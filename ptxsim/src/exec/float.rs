@@ -1,7 +1,7 @@
 //! Arithmetic on f32 and f64: rounded once in any direction, or approximate.
 
 use super::approximate;
-use super::rounding::{Format, Rounding, add_to_odd, flush};
+use super::rounding::{Format, Rounding, add_to_odd, direct, flush};
 use super::value::Value;
 use crate::program::decoder::{Decoder, Unsupported};
 use crate::program::modifiers::Modifiers;
@@ -131,23 +131,6 @@ macro_rules! real {
 #[inline(always)]
 fn narrow(value: f64, rounding: Rounding) -> f32 {
     f32::from_bits(Format::F32.round(value, rounding, false))
-}
-
-/// Moves the f64 nearest to a result in the direction of `rounding`; `error` has the sign of the
-/// exact result minus `nearest`.
-#[inline(always)]
-fn direct(nearest: f64, error: f64, rounding: Rounding) -> f64 {
-    if !nearest.is_finite() || error == 0.0 || error.is_nan() {
-        return nearest;
-    }
-    let toward_zero = (error < 0.0) == (nearest > 0.0);
-    match rounding {
-        Rounding::Zero if toward_zero && nearest > 0.0 => nearest.next_down(),
-        Rounding::Zero if toward_zero && nearest < 0.0 => nearest.next_up(),
-        Rounding::Down if error < 0.0 => nearest.next_down(),
-        Rounding::Up if error > 0.0 => nearest.next_up(),
-        _ => nearest,
-    }
 }
 
 /// Sign of `a * b + c - sum` (Boldo and Muller, "Exact and approximated error of the FMA", 2011).

@@ -10,34 +10,42 @@ use super::value::Value;
 use crate::program::Execute;
 use std::marker::PhantomData;
 
-/// A loop over lanes. `run` must be `#[inline(always)]`: it is compiled once for plain x86-64 and
-/// once for AVX2 with FMA.
+/// A loop over lanes. `run` must be `#[inline(always)]`, so that it is compiled for the vector
+/// instructions that [`instruction`] asks for.
 pub trait LaneLoop: Send + Sync + 'static {
     /// Executes the instruction in the lanes of `mask`.
     fn run(&self, registers: &mut Registers, mask: u32);
 }
 
-/// Makes an instruction of a loop, compiled for the best instruction set of this machine.
-pub fn instruction<L: LaneLoop>(lane_loop: L) -> Execute {
+/// Whether this processor has the vector instructions that the loops are compiled for: AVX2, FMA
+/// and F16C on x86-64, nothing beyond the baseline elsewhere.
+///
+/// A second, plain copy of each loop would double the time that the crate takes to compile.
+pub fn supported() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn run_wide<L: LaneLoop>(lane_loop: &L, registers: &mut Registers, mask: u32) {
-            lane_loop.run(registers, mask);
-        }
-        let wide = is_x86_feature_detected!("avx2")
+        is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
-        if wide {
-            return Box::new(move |warp, mask| {
-                // SAFETY: the features were just detected.
-                unsafe { run_wide(&lane_loop, warp.registers, mask) };
-                Step::Next
-            });
-        }
+            && is_x86_feature_detected!("f16c")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        true
+    }
+}
+
+/// Makes an instruction of a loop.
+pub fn instruction<L: LaneLoop>(lane_loop: L) -> Execute {
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
+    fn run<L: LaneLoop>(lane_loop: &L, registers: &mut Registers, mask: u32) {
+        lane_loop.run(registers, mask);
     }
     Box::new(move |warp, mask| {
-        lane_loop.run(warp.registers, mask);
+        // SAFETY: no module is loaded unless `supported` holds, so no instruction executes.
+        #[allow(unused_unsafe, reason = "safe where no feature is asked for")]
+        unsafe {
+            run(&lane_loop, warp.registers, mask)
+        };
         Step::Next
     })
 }
