@@ -1,5 +1,6 @@
 //! What the warps of a block, and of a cluster, share.
 
+use super::async_state::ClusterAsync;
 use super::barrier::{BARRIERS, NamedBarrier};
 use crate::checks::SharedRaces;
 
@@ -28,6 +29,8 @@ pub struct Cluster {
     pub index: [u32; 3],
     /// Detects races in its shared memory, where that is checked.
     pub races: Option<SharedRaces>,
+    /// Its mbarriers and its own barrier.
+    pub asynchronous: ClusterAsync,
 }
 
 impl Block {

@@ -72,7 +72,17 @@ fn copies(parts: Vec<Copy128>) -> Execute {
 }
 
 fn mov_predicate(d: &Decoder<'_>, to: &Operand, from: &Operand) -> Result<Execute, Unsupported> {
-    let (from, to) = (d.predicate(from)?, d.predicate_dest(to)?);
+    let to = d.predicate_dest(to)?;
+    if let Operand::Special(name) = from {
+        let read = special::find(name)?;
+        return Ok(Box::new(move |warp, mask| {
+            let bits = (0..LANES).fold(0, |m, lane| m | u32::from(read(warp, lane) != 0) << lane);
+            to.into_iter()
+                .for_each(|to| warp.registers.predicates.write(to, mask, u32::MAX, bits));
+            Step::Next
+        }));
+    }
+    let from = d.predicate(from)?;
     Ok(Box::new(move |warp, mask| {
         let predicates = &mut warp.registers.predicates;
         let (bits, defined) = (predicates.read(from), predicates.defined(from));

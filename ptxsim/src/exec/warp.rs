@@ -1,7 +1,9 @@
 //! What an instruction may touch while it executes for one warp.
 
+use super::async_state::WarpAsync;
 use super::barrier::threads_ended;
 use super::block::{Block, Cluster};
+use super::cluster;
 use super::launch::Launch;
 use super::registers::{Dest, Registers, Row, Source};
 use super::step::{Reason, Step, Targets};
@@ -43,6 +45,8 @@ pub struct WarpState {
     pub pc: u32,
     /// Lanes that execute, whatever the guard says.
     pub active: u32,
+    /// Groups of asynchronous copies.
+    pub asynchronous: WarpAsync,
 }
 
 impl WarpState {
@@ -63,6 +67,7 @@ impl WarpState {
             function: 0,
             pc: 0,
             active: 0,
+            asynchronous: WarpAsync::default(),
         }
     }
 }
@@ -165,6 +170,7 @@ impl Warp<'_> {
         self.launch.effects += 1;
         self.block().live_threads -= mask.count_ones();
         threads_ended(self);
+        cluster::lanes_ended(self, mask);
     }
 
     /// PTX line of the executing instruction.
