@@ -1,6 +1,7 @@
 //! What the warps of a block, and of a cluster, share.
 
 use super::barrier::{BARRIERS, NamedBarrier};
+use super::warpgroup::BlockPart;
 use crate::checks::SharedRaces;
 
 /// A resident block. Families that keep state for each block have a field here.
@@ -16,6 +17,8 @@ pub struct Block {
     pub live_threads: u32,
     /// Threads at the start.
     pub threads: u32,
+    /// Its warpgroups.
+    pub warpgroups: BlockPart,
 }
 
 /// The blocks that see each other's shared memory; a single one outside of clusters. Families that
@@ -39,6 +42,7 @@ impl Block {
             barriers: [NamedBarrier::default(); BARRIERS],
             live_threads: threads,
             threads,
+            warpgroups: BlockPart::default(),
         }
     }
 }

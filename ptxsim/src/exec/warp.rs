@@ -6,6 +6,7 @@ use super::launch::Launch;
 use super::registers::{Dest, Registers, Row, Source};
 use super::step::{Reason, Step, Targets};
 use super::value::Word;
+use super::warpgroup::WarpPart;
 use crate::checks::{Agent, Conflict, Place, SharedRaces};
 use crate::memory::{Buffer, Hint, LANES, View, lanes};
 use crate::program::Program;
@@ -43,6 +44,8 @@ pub struct WarpState {
     pub pc: u32,
     /// Lanes that execute, whatever the guard says.
     pub active: u32,
+    /// Its part in a warpgroup.
+    pub warpgroup: WarpPart,
 }
 
 impl WarpState {
@@ -63,6 +66,7 @@ impl WarpState {
             function: 0,
             pc: 0,
             active: 0,
+            warpgroup: WarpPart::default(),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use super::Decode;
 use crate::exec::{
-    atomic, barrier, call, bits, collective, compare, control, convert, data, float, half, integer, load_store,
+    atomic, barrier, bits, call, collective, compare, control, convert, data, float, half, integer,
+    load_store, matrix, mma, setmaxnreg, wgmma,
 };
 
 /// A family's opcodes. The key is the start of an opcode, ending at a dot.
@@ -20,6 +21,10 @@ const FAMILIES: &[Family] = &[
     data::OPCODES,
     integer::OPCODES,
     load_store::OPCODES,
+    matrix::OPCODES,
+    mma::OPCODES,
+    setmaxnreg::OPCODES,
+    wgmma::OPCODES,
 ];
 
 /// The entry with the longest key that `opcode` starts with.

@@ -1,0 +1,5 @@
+//! Matrix instructions, executed.
+
+mod mma;
+mod moves;
+mod support;
