@@ -454,7 +454,7 @@ fn unknown_forms_are_load_errors() {
             .unwrap_or_else(|| panic!("{opcode} loads"))
             .to_string();
         assert!(
-            message.contains("mma.sync") && message.contains("line 5"),
+            message.contains("mma.sync") && message.contains("line 6"),
             "{message}"
         );
     }
