@@ -2,6 +2,7 @@
 
 use super::async_state::ClusterAsync;
 use super::barrier::{BARRIERS, NamedBarrier};
+use super::warpgroup::BlockPart;
 use crate::checks::SharedRaces;
 
 /// A resident block. Families that keep state for each block have a field here.
@@ -17,6 +18,8 @@ pub struct Block {
     pub live_threads: u32,
     /// Threads at the start.
     pub threads: u32,
+    /// Its warpgroups.
+    pub warpgroups: BlockPart,
 }
 
 /// The blocks that see each other's shared memory; a single one outside of clusters. Families that
@@ -42,6 +45,7 @@ impl Block {
             barriers: [NamedBarrier::default(); BARRIERS],
             live_threads: threads,
             threads,
+            warpgroups: BlockPart::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::launch::Launch;
 use super::registers::{Dest, Registers, Row, Source};
 use super::step::{Reason, Step, Targets};
 use super::value::Word;
+use super::warpgroup::WarpPart;
 use crate::checks::{Agent, Conflict, Place, SharedRaces};
 use crate::memory::{Buffer, Hint, LANES, View, lanes};
 use crate::program::Program;
@@ -47,6 +48,8 @@ pub struct WarpState {
     pub active: u32,
     /// Groups of asynchronous copies.
     pub asynchronous: WarpAsync,
+    /// Its part in a warpgroup.
+    pub warpgroup: WarpPart,
 }
 
 impl WarpState {
@@ -68,6 +71,7 @@ impl WarpState {
             pc: 0,
             active: 0,
             asynchronous: WarpAsync::default(),
+            warpgroup: WarpPart::default(),
         }
     }
 }

@@ -3,8 +3,8 @@
 use super::Decode;
 use crate::exec::{
     async_copy, atomic, barrier, bits, bulk, call, cluster, collective, compare, control, convert,
-    data, fence, float, half, integer, load_store, mbarrier, remote, tensor_copy,
-    tensor_map_access,
+    data, fence, float, half, integer, load_store, matrix, mbarrier, mma, remote, setmaxnreg,
+    tensor_copy, tensor_map_access, wgmma,
 };
 
 /// A family's opcodes. The key is the start of an opcode, ending at a dot.
@@ -30,6 +30,10 @@ const FAMILIES: &[Family] = &[
     remote::OPCODES,
     tensor_copy::OPCODES,
     tensor_map_access::OPCODES,
+    matrix::OPCODES,
+    mma::OPCODES,
+    setmaxnreg::OPCODES,
+    wgmma::OPCODES,
 ];
 
 /// The entry with the longest key that `opcode` starts with.
