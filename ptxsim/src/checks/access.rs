@@ -46,12 +46,12 @@ impl Agent {
         self.0 as usize
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn group(self) -> u16 {
         self.0 / GROUP as u16
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn bit(self) -> u32 {
         1 << (self.0 % GROUP as u16)
     }
