@@ -286,7 +286,7 @@ pub fn granules<A: Copy + Into<u64>>(
         let first = addresses[0].into();
         let steps = addresses.iter().enumerate();
         let skew = steps.fold(0, |d, (i, &a)| {
-            d | a.into().wrapping_sub(first + (i * size) as u64)
+            d | a.into().wrapping_sub(first.wrapping_add((i * size) as u64))
         });
         if skew == 0 {
             return contiguous(first / GRANULE as u64, size, each);
