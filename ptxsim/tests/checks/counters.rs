@@ -89,7 +89,7 @@ fn atomics_on_one_word() {
 #[test]
 fn divergence() {
     let device = device();
-    let ran = device.clean("diverge", 3, 64, &[Pointer(device.fresh(64))]);
+    let ran = device.clean("diverge", 3, 64, &[Pointer(device.fresh(192))]);
     let counters = ran.report.counters;
     assert!(counters.thread_instructions < 32 * counters.warp_instructions);
     assert_eq!(counters.divergent_branches, 6);
