@@ -28,6 +28,7 @@ pub mod compare;
 pub mod control;
 pub mod convert;
 pub mod data;
+pub mod directed;
 pub mod float;
 pub mod grid;
 pub mod group;
