@@ -12,7 +12,7 @@ use crate::program::{Decode, Execute};
 use crate::ptx::ast::{Instruction, Type};
 
 /// Opcodes of this family.
-pub const OPCODES: &[(&str, Decode)] = &[("cvt", cvt)];
+pub const OPCODES: &[(&str, Decode)] = &[("cvt", cvt), ("cvt.pack", pack_integers)];
 
 /// Types that `cvt` alone knows.
 #[derive(Clone, Copy, PartialEq)]
@@ -317,6 +317,34 @@ impl Finish {
             value
         }
     }
+}
+
+/// `cvt.pack.sat`: two s32, clamped, the second in the low part; of 8-bit parts below the low half
+/// of a third operand.
+fn pack_integers(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
+    let m = d.modifiers(i);
+    let ranges = [
+        ("u16", (0, 0xffff)),
+        ("s16", (-0x8000, 0x7fff)),
+        ("u8", (0, 0xff)),
+        ("s8", (-0x80, 0x7f)),
+    ];
+    let range = m.take("sat").then(|| m.choose(&ranges)).flatten();
+    let (low, high) = range.ok_or_else(|| Unsupported::new("type of cvt.pack"))?;
+    let from = m.ty()?;
+    let bytes = high - low == 0xff;
+    if from != Type::S32 || (bytes && m.ty()? != Type::B32) {
+        return Err(Unsupported::new("type of cvt.pack"));
+    }
+    m.finish()?;
+    if bytes {
+        let part = move |value: i32| value.clamp(low, high) as u32 & 0xff;
+        return d.map3(i, move |a: i32, b: i32, c: u32| {
+            c << 16 | part(a) << 8 | part(b)
+        });
+    }
+    let part = move |value: i32| value.clamp(low, high) as u32 & 0xffff;
+    d.map2(i, move |a: i32, b: i32| part(a) << 16 | part(b))
 }
 
 /// Two f32, the second operand in the low half.

@@ -35,6 +35,7 @@ pub mod compare;
 pub mod control;
 pub mod convert;
 pub mod data;
+pub mod directed;
 pub mod fence;
 pub mod float;
 pub mod grid;
