@@ -55,6 +55,7 @@ impl Bench {
             criterion,
             devices,
             lines: Vec::new(),
+            smoke,
         }
     }
 
