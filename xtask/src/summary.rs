@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-/// The prefix of a line in which a test program says what it did not run, and why. Such a line is
-/// written past the test harness, which hides what a passing test prints.
+/// The prefix of a line in which a test says what it did not run, and why.
 const SKIPPED: &str = "skipped: ";
 
 /// Counts over all test programs of one run.
@@ -17,15 +16,18 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Takes note of one line of output.
-    pub fn line(&mut self, line: &str) {
+    /// Takes note of one line of output, and returns whether it tells of something skipped.
+    pub fn line(&mut self, line: &str) -> bool {
         if let Some(what) = line.strip_prefix(SKIPPED) {
             self.skip(what.trim());
-        } else if let Some((_, counts)) = line.split_once("test result: ") {
+            return true;
+        }
+        if let Some((_, counts)) = line.split_once("test result: ") {
             self.passed += count(counts, "passed");
             self.failed += count(counts, "failed");
             self.ignored += count(counts, "ignored");
         }
+        false
     }
 
     /// Notes something that was not run.
@@ -69,7 +71,9 @@ mod tests {
 
     fn summary(text: &str) -> Summary {
         let mut summary = Summary::default();
-        text.lines().for_each(|line| summary.line(line));
+        for line in text.lines() {
+            assert_eq!(summary.line(line), line.starts_with("skipped: "), "{line}");
+        }
         summary
     }
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -93,7 +93,10 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
             _ => (device.name(), &["--workspace", "--test", DEVICE_TESTS]),
         };
         let mut command = workspace.cargo(&["test", "--no-fail-fast"]);
-        command.args(targets).arg("--").args(&options.filters);
+        command
+            .args(targets)
+            .args(["--", "--show-output"])
+            .args(&options.filters);
         if options.full {
             command
                 .arg("--include-ignored")
@@ -138,22 +141,30 @@ fn run_programs(command: &mut Command) -> Result<(Summary, bool)> {
         }
     });
     let status = child.wait().with_context(|| shown(command))?;
-    let summary = summary
-        .into_inner()
-        .unwrap_or_else(|lock| lock.into_inner());
+    let summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok((summary, status.success()))
 }
 
-/// Prints and counts each line as it comes.
+/// Counts each line as it comes and prints it. What passing tests printed is left out, but for what
+/// they skipped.
 fn pass_on(output: impl Read, summary: &Mutex<Summary>) {
+    let mut of_passing_tests = false;
     for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
-        summary
+        match line.as_ref() {
+            "successes:" => of_passing_tests = true,
+            "failures:" => of_passing_tests = false,
+            line if line.starts_with("test result: ") => of_passing_tests = false,
+            _ => {}
+        }
+        let skips = summary
             .lock()
-            .unwrap_or_else(|lock| lock.into_inner())
+            .unwrap_or_else(PoisonError::into_inner)
             .line(&line);
-        // A closed terminal must not end the tests.
-        let _ = writeln!(std::io::stdout(), "{line}");
+        if skips || !of_passing_tests {
+            // A closed terminal must not end the tests.
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }
     }
 }
 
