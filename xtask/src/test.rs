@@ -18,7 +18,7 @@ pub const DEVICE_TESTS: &str = "devices";
 
 #[derive(clap::Args, Default)]
 pub struct Options {
-    /// Run the long tests, too, and every property with many more cases.
+    /// Try many more cases of every property.
     #[arg(long)]
     pub full: bool,
     /// Only tests whose names contain one of these.
@@ -98,9 +98,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
             .args(["--", "--show-output"])
             .args(&options.filters);
         if options.full {
-            command
-                .arg("--include-ignored")
-                .env("OCELLI_TEST_FULL", "1");
+            command.env("OCELLI_TEST_FULL", "1");
         }
         device.select(&mut command, &simulator, has_kernels);
         println!("== {label}: {}", shown(&command));
