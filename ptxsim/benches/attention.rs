@@ -26,7 +26,10 @@ fn values(seed: u32) -> Vec<bf16> {
 }
 
 fn bytes(values: &[bf16]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }
 
 /// Row `i` of softmax(scale q k^T) v.
@@ -37,7 +40,12 @@ fn reference(i: usize, q: &[bf16], k: &[bf16], v: &[bf16], scale: f64) -> Vec<f6
     };
     let weights: Vec<f64> = (0..ROWS).map(|j| dot(j).exp()).collect();
     let total: f64 = weights.iter().sum();
-    let column = |d: usize| (0..ROWS).map(|j| weights[j] * v[j * HEAD + d].to_f64()).sum::<f64>() / total;
+    let column = |d: usize| {
+        (0..ROWS)
+            .map(|j| weights[j] * v[j * HEAD + d].to_f64())
+            .sum::<f64>()
+            / total
+    };
     (0..HEAD).map(column).collect()
 }
 
@@ -50,9 +58,17 @@ fn attention(criterion: &mut Criterion) {
         memory.copy_in(address, &bytes(data)).expect("copy");
         address
     };
-    let addresses = [upload(&q), upload(&k), upload(&v), memory.alloc(length).expect("device memory")];
+    let addresses = [
+        upload(&q),
+        upload(&k),
+        upload(&v),
+        memory.alloc(length).expect("device memory"),
+    ];
     let scale = 1.0 / (HEAD as f64).sqrt();
-    let mut params: Vec<u8> = addresses.iter().flat_map(|address| address.to_le_bytes()).collect();
+    let mut params: Vec<u8> = addresses
+        .iter()
+        .flat_map(|address| address.to_le_bytes())
+        .collect();
     params.extend_from_slice(&(ROWS as u32).to_le_bytes());
     params.extend_from_slice(&((scale * std::f64::consts::LOG2_E) as f32).to_le_bytes());
     let module = Module::load(include_str!("attention.ptx"), Arch::Sm80, &memory).expect("module");
@@ -66,7 +82,10 @@ fn attention(criterion: &mut Criterion) {
     };
     let launch = |checks| sim::launch(&memory, &kernel, &config, &params, checks);
     let outcome = launch(Checks::All);
-    assert!(outcome.result.is_ok() && outcome.report.findings.is_empty(), "{outcome:?}");
+    assert!(
+        outcome.result.is_ok() && outcome.report.findings.is_empty(),
+        "{outcome:?}"
+    );
     let mut out = vec![0; length as usize];
     memory.copy_out(addresses[3], &mut out).expect("copy");
     for row in [0, 517, ROWS - 1] {
@@ -74,15 +93,23 @@ fn attention(criterion: &mut Criterion) {
             let at = (row * HEAD + d) * 2;
             let actual = bf16::from_le_bytes([out[at], out[at + 1]]).to_f64();
             // Weights and results are rounded to bf16, 2^-9 of each.
-            assert!((actual - expected).abs() <= 4e-3 * expected.abs() + 1e-3, "row {row}, {d}: {actual} {expected}");
+            assert!(
+                (actual - expected).abs() <= 4e-3 * expected.abs() + 1e-3,
+                "row {row}, {d}: {actual} {expected}"
+            );
         }
     }
     let mut group = criterion.benchmark_group("attention 1024 x 1024 x 128");
-    group.throughput(Throughput::Elements(outcome.report.counters.warp_instructions));
+    group.throughput(Throughput::Elements(
+        outcome.report.counters.warp_instructions,
+    ));
     for checks in [Checks::Off, Checks::Memory, Checks::All] {
-        group.bench_function(BenchmarkId::from_parameter(format!("{checks:?}")), |bencher| {
-            bencher.iter(|| launch(checks));
-        });
+        group.bench_function(
+            BenchmarkId::from_parameter(format!("{checks:?}")),
+            |bencher| {
+                bencher.iter(|| launch(checks));
+            },
+        );
     }
     group.finish();
 }

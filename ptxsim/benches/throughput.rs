@@ -96,11 +96,19 @@ fn throughput(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(name);
         for checks in [Checks::Off, Checks::Memory, Checks::All] {
             let outcome = launch(&memory, &kernel, &params, checks);
-            assert!(outcome.result.is_ok() && outcome.report.findings.is_empty(), "{outcome:?}");
-            group.throughput(Throughput::Elements(outcome.report.counters.warp_instructions));
-            group.bench_function(BenchmarkId::from_parameter(format!("{checks:?}")), |bencher| {
-                bencher.iter(|| launch(&memory, &kernel, &params, checks));
-            });
+            assert!(
+                outcome.result.is_ok() && outcome.report.findings.is_empty(),
+                "{outcome:?}"
+            );
+            group.throughput(Throughput::Elements(
+                outcome.report.counters.warp_instructions,
+            ));
+            group.bench_function(
+                BenchmarkId::from_parameter(format!("{checks:?}")),
+                |bencher| {
+                    bencher.iter(|| launch(&memory, &kernel, &params, checks));
+                },
+            );
         }
         group.finish();
     }

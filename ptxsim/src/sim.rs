@@ -2,7 +2,6 @@
 
 use crate::checks::{Findings, GlobalRaces, Sources};
 use crate::exec::grid::Grid;
-use crate::exec::lanes;
 use crate::exec::launch::Launch;
 use crate::exec::runtime::Heap;
 use crate::memory::{Buffer, Memory};
@@ -166,10 +165,6 @@ impl Module {
     /// # Errors
     /// When the text is malformed, or has an instruction that is not supported.
     pub fn load(text: &str, arch: Arch, memory: &Arc<Memory>) -> Result<Module, LoadError> {
-        if !lanes::supported() {
-            let needed = "this processor lacks AVX2, FMA or F16C, which ptxsim is compiled for";
-            return Err(LoadError::Unsupported(needed.to_owned()));
-        }
         let ast = ptx::parse(text).map_err(|e| LoadError::Syntax(e.to_string()))?;
         let globals = Globals::allocate(&ast, memory.clone()).map_err(|e| match e {
             LinkError::Unresolved(_) => LoadError::Unresolved(e.to_string()),

@@ -33,7 +33,10 @@ fn flow_of(program: &[Step]) -> Vec<Flow> {
             guarded: *guarded,
             falls_through: *falls_through,
             // One past the end is an exit.
-            targets: jump.iter().map(|index| index.index(program.len() + 1)).collect(),
+            targets: jump
+                .iter()
+                .map(|index| index.index(program.len() + 1))
+                .collect(),
         })
         .collect()
 }
@@ -45,9 +48,16 @@ fn trace(flow: &[Flow], home: &[usize], choices: &[bool]) -> Vec<u64> {
     let mut seen = Vec::new();
     let mut position = 0;
     for step in 0..STEPS {
-        let Some(instruction) = flow.get(position) else { break };
+        let Some(instruction) = flow.get(position) else {
+            break;
+        };
         let choice = choices[step % choices.len()];
-        seen.extend(instruction.reads.iter().map(|r| storage[home[r.0 as usize]]));
+        seen.extend(
+            instruction
+                .reads
+                .iter()
+                .map(|r| storage[home[r.0 as usize]]),
+        );
         if !instruction.guarded || choice {
             for (index, register) in instruction.writes.iter().enumerate() {
                 storage[home[register.0 as usize]] = (step * 10 + index + 1) as u64;

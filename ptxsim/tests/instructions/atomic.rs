@@ -23,7 +23,9 @@ const INTEGERS: [(&str, Kind, New); 21] = [
     ("min.s64", Kind::I64, |a, b| (a as i64).min(b as i64) as u64),
     ("max.s64", Kind::I64, |a, b| (a as i64).max(b as i64) as u64),
     ("inc.u32", Kind::I32, |a, b| if a >= b { 0 } else { a + 1 }),
-    ("dec.u32", Kind::I32, |a, b| if a == 0 || a > b { b } else { a - 1 }),
+    ("dec.u32", Kind::I32, |a, b| {
+        if a == 0 || a > b { b } else { a - 1 }
+    }),
     ("and.b32", Kind::I32, |a, b| a & b),
     ("or.b32", Kind::I32, |a, b| a | b),
     ("xor.b32", Kind::I32, |a, b| a ^ b),
@@ -35,9 +37,19 @@ const INTEGERS: [(&str, Kind, New); 21] = [
 ];
 
 /// `atom` in a space and through a generic address, and `red`.
-fn forms(op: &str, kind: Kind, space: &str, compare: Compare, new: impl Fn(&[u64]) -> u64 + Copy + 'static, operands: usize) -> Vec<Row> {
+fn forms(
+    op: &str,
+    kind: Kind,
+    space: &str,
+    compare: Compare,
+    new: impl Fn(&[u64]) -> u64 + Copy + 'static,
+    operands: usize,
+) -> Vec<Row> {
     let (cell, ty) = (cell(space), kind.register());
-    let values = (1..=operands).map(|index| format!("${index}")).collect::<Vec<_>>().join(", ");
+    let values = (1..=operands)
+        .map(|index| format!("${index}"))
+        .collect::<Vec<_>>()
+        .join(", ");
     let begin = format!("{cell} st.{space}.{ty} [p], $0;");
     let end = format!("ld.{space}.{ty} $d1, [p]; }}");
     let mut texts = vec![
@@ -46,7 +58,9 @@ fn forms(op: &str, kind: Kind, space: &str, compare: Compare, new: impl Fn(&[u64
         format!("{begin} atom.acq_rel.gpu.{space}.{op} $d0, [p], {values}; {end}"),
     ];
     if !op.starts_with("exch") && !op.starts_with("cas") {
-        texts.push(format!("{begin} ld.{space}.{ty} $d0, [p]; red.{space}.{op} [p], {values}; {end}"));
+        texts.push(format!(
+            "{begin} ld.{space}.{ty} $d0, [p]; red.{space}.{op} [p], {values}; {end}"
+        ));
     }
     let row = |text| Row {
         text,
@@ -63,10 +77,28 @@ fn integers() {
     let mut rows = Vec::new();
     for space in ["global", "shared"] {
         for (op, kind, new) in INTEGERS {
-            rows.extend(forms(op, kind, space, Compare::Bits, move |v| new(v[0], v[1]), 1));
+            rows.extend(forms(
+                op,
+                kind,
+                space,
+                Compare::Bits,
+                move |v| new(v[0], v[1]),
+                1,
+            ));
         }
-        for (op, kind) in [("cas.b16", Kind::I16), ("cas.b32", Kind::I32), ("cas.b64", Kind::I64)] {
-            rows.extend(forms(op, kind, space, Compare::Bits, |v| if v[0] == v[1] { v[2] } else { v[0] }, 2));
+        for (op, kind) in [
+            ("cas.b16", Kind::I16),
+            ("cas.b32", Kind::I32),
+            ("cas.b64", Kind::I64),
+        ] {
+            rows.extend(forms(
+                op,
+                kind,
+                space,
+                Compare::Bits,
+                |v| if v[0] == v[1] { v[2] } else { v[0] },
+                2,
+            ));
         }
     }
     check(Arch::Sm80, rows);
@@ -74,7 +106,10 @@ fn integers() {
 
 /// The sum of two numbers, rounded to nearest.
 fn sum(format: Format, a: u64, b: u64) -> u64 {
-    format.encode(&format.decode(a).add(&format.decode(b), Round::Nearest), Round::Nearest)
+    format.encode(
+        &format.decode(a).add(&format.decode(b), Round::Nearest),
+        Round::Nearest,
+    )
 }
 
 #[test]
@@ -84,15 +119,44 @@ fn sums_of_floats() {
         // In global memory subnormal f32 operands and results count as zeros, in shared they do not.
         let flush = space == "global";
         let f32_sum = move |v: &[u64]| {
-            if flush { F32.flush(sum(F32, F32.flush(v[0]), F32.flush(v[1]))) } else { sum(F32, v[0], v[1]) }
+            if flush {
+                F32.flush(sum(F32, F32.flush(v[0]), F32.flush(v[1])))
+            } else {
+                sum(F32, v[0], v[1])
+            }
         };
-        rows.extend(forms("add.f32", Kind::F32, space, Compare::Float(F32), f32_sum, 1).into_iter().filter(|row| {
-            // Where a generic address points decides; the table has one definition a row.
-            !row.text.contains("[generic]")
-        }));
-        rows.extend(forms("add.f64", Kind::F64, space, Compare::Float(F64), |v| sum(F64, v[0], v[1]), 1));
-        rows.extend(forms("add.noftz.f16", Kind::F16, space, Compare::Float(F16), |v| sum(F16, v[0], v[1]), 1));
-        rows.extend(forms("add.noftz.f16x2", Kind::F16x2, space, Compare::Halves(F16), |v| halves(F16, v), 1));
+        rows.extend(
+            forms("add.f32", Kind::F32, space, Compare::Float(F32), f32_sum, 1)
+                .into_iter()
+                .filter(|row| {
+                    // Where a generic address points decides; the table has one definition a row.
+                    !row.text.contains("[generic]")
+                }),
+        );
+        rows.extend(forms(
+            "add.f64",
+            Kind::F64,
+            space,
+            Compare::Float(F64),
+            |v| sum(F64, v[0], v[1]),
+            1,
+        ));
+        rows.extend(forms(
+            "add.noftz.f16",
+            Kind::F16,
+            space,
+            Compare::Float(F16),
+            |v| sum(F16, v[0], v[1]),
+            1,
+        ));
+        rows.extend(forms(
+            "add.noftz.f16x2",
+            Kind::F16x2,
+            space,
+            Compare::Halves(F16),
+            |v| halves(F16, v),
+            1,
+        ));
     }
     check(Arch::Sm80, rows);
 }
@@ -106,8 +170,22 @@ fn halves(format: Format, v: &[u64]) -> u64 {
 fn sums_of_bf16() {
     let mut rows = Vec::new();
     for space in ["global", "shared"] {
-        rows.extend(forms("add.noftz.bf16", Kind::Bf16, space, Compare::Float(BF16), |v| sum(BF16, v[0], v[1]), 1));
-        rows.extend(forms("add.noftz.bf16x2", Kind::Bf16x2, space, Compare::Halves(BF16), |v| halves(BF16, v), 1));
+        rows.extend(forms(
+            "add.noftz.bf16",
+            Kind::Bf16,
+            space,
+            Compare::Float(BF16),
+            |v| sum(BF16, v[0], v[1]),
+            1,
+        ));
+        rows.extend(forms(
+            "add.noftz.bf16x2",
+            Kind::Bf16x2,
+            space,
+            Compare::Halves(BF16),
+            |v| halves(BF16, v),
+            1,
+        ));
     }
     check(Arch::Sm90a, rows);
 }
@@ -134,8 +212,15 @@ fn contention() {
         reduce("xor.b32", |a, b| a ^ b),
     ];
     // Tickets: old values of an increment are 0..32, each once.
-    let text = format!("{begin} {{ .reg .b32 t, bit; atom.shared.inc.u32 t, [p], 1000; mov.u32 bit, 1; shl.b32 bit, bit, t;\n\
-         redux.sync.xor.b32 $d1, bit, -1; }} {end}");
-    rows.push(warp_row(text, &[Kind::I32, Kind::I32], &[Kind::I32], |_| vec![Some(vec![32, u64::MAX]); 32]));
+    let text = format!(
+        "{begin} {{ .reg .b32 t, bit; atom.shared.inc.u32 t, [p], 1000; mov.u32 bit, 1; shl.b32 bit, bit, t;\n\
+         redux.sync.xor.b32 $d1, bit, -1; }} {end}"
+    );
+    rows.push(warp_row(
+        text,
+        &[Kind::I32, Kind::I32],
+        &[Kind::I32],
+        |_| vec![Some(vec![32, u64::MAX]); 32],
+    ));
     check(Arch::Sm80, rows);
 }

@@ -25,21 +25,27 @@ impl Element {
     fn value(self, bits: u64) -> i64 {
         match self {
             Element::Float(format, _) => {
-                let host = f64::from_bits(crate::exact::F64.encode(&format.decode(bits), Round::Zero));
+                let host =
+                    f64::from_bits(crate::exact::F64.encode(&format.decode(bits), Round::Zero));
                 host as i64
             }
             Element::Integer(width, signed) => {
                 let unused = 64 - width;
-                if signed { (bits << unused) as i64 >> unused } else { (bits << unused >> unused) as i64 }
+                if signed {
+                    (bits << unused) as i64 >> unused
+                } else {
+                    (bits << unused >> unused) as i64
+                }
             }
         }
     }
 
     fn encode(self, value: i64) -> u64 {
         match self {
-            Element::Float(format, _) => {
-                format.encode(&Value::finite(value < 0, value.unsigned_abs()), Round::Nearest)
-            }
+            Element::Float(format, _) => format.encode(
+                &Value::finite(value < 0, value.unsigned_abs()),
+                Round::Nearest,
+            ),
             Element::Integer(..) => value as u64,
         }
     }
@@ -68,7 +74,13 @@ impl Operand {
         for lane in 0..32 {
             for i in 0..self.registers * each {
                 let (row, column) = (self.position)(lane / 4, lane % 4, i);
-                f(lane, i / each, (i % each) as u32 * self.element.bits(), row, column);
+                f(
+                    lane,
+                    i / each,
+                    (i % each) as u32 * self.element.bits(),
+                    row,
+                    column,
+                );
             }
         }
     }
@@ -98,7 +110,9 @@ const SUM8: Position = |g, t, i| (g, 2 * t + i);
 
 fn mma(types: &str, shape: &str, a: Operand, b: Operand, c: Operand) -> Row {
     let names = |prefix: &str, from: usize, count: usize| {
-        let list: Vec<String> = (from..from + count).map(|index| format!("{prefix}{index}")).collect();
+        let list: Vec<String> = (from..from + count)
+            .map(|index| format!("{prefix}{index}"))
+            .collect();
         format!("{{{}}}", list.join(", "))
     };
     let text = format!(
@@ -108,7 +122,12 @@ fn mma(types: &str, shape: &str, a: Operand, b: Operand, c: Operand) -> Row {
         names("$", a.registers, b.registers),
         names("$", a.registers + b.registers, c.registers),
     );
-    let kinds = [vec![a.kind(); a.registers], vec![b.kind(); b.registers], vec![c.kind(); c.registers]].concat();
+    let kinds = [
+        vec![a.kind(); a.registers],
+        vec![b.kind(); b.registers],
+        vec![c.kind(); c.registers],
+    ]
+    .concat();
     let results = vec![c.kind(); c.registers];
     let saturate = types.starts_with("satfinite");
     warp_row(text, &results, &kinds, move |warp| {
@@ -116,22 +135,35 @@ fn mma(types: &str, shape: &str, a: Operand, b: Operand, c: Operand) -> Row {
         let mut right = [[0i64; 8]; 64];
         let read = |lane: usize, register: usize, shift: u32, element: Element| {
             let bits = warp[lane][register] >> shift;
-            element.value(if element.bits() == 64 { bits } else { bits & ((1 << element.bits()) - 1) })
+            element.value(if element.bits() == 64 {
+                bits
+            } else {
+                bits & ((1 << element.bits()) - 1)
+            })
         };
-        a.each(|lane, register, shift, row, column| left[row][column] = read(lane, register, shift, a.element));
+        a.each(|lane, register, shift, row, column| {
+            left[row][column] = read(lane, register, shift, a.element)
+        });
         b.each(|lane, register, shift, row, column| {
             right[row][column] = read(lane, a.registers + register, shift, b.element);
         });
         let mut results = vec![vec![0u64; c.registers]; 32];
         c.each(|lane, register, shift, row, column| {
             let addend = read(lane, a.registers + b.registers + register, shift, c.element);
-            let mut sum = addend + (0..64).map(|k| left[row][k] * right[k][column]).sum::<i64>();
+            let mut sum = addend
+                + (0..64)
+                    .map(|k| left[row][k] * right[k][column])
+                    .sum::<i64>();
             if saturate {
                 sum = sum.clamp(i64::from(i32::MIN), i64::from(i32::MAX));
             }
             let encoded = c.element.encode(sum);
             let width = c.element.bits();
-            let mask = if width == 64 { u64::MAX } else { (1 << width) - 1 };
+            let mask = if width == 64 {
+                u64::MAX
+            } else {
+                (1 << width) - 1
+            };
             results[lane][register] |= (encoded & mask) << shift;
         });
         results.into_iter().map(Some).collect()
@@ -142,15 +174,51 @@ fn mma(types: &str, shape: &str, a: Operand, b: Operand, c: Operand) -> Row {
 fn products_of_halves() {
     let mut rows = Vec::new();
     for (name, element) in [("f16", HALF), ("bf16", BHALF)] {
-        let a16 = Operand { registers: 4, element, position: |g, t, i| (g + 8 * (i / 2 % 2), 2 * t + i % 2 + 8 * (i / 4)) };
-        let b16 = Operand { registers: 2, element, position: |g, t, i| (2 * t + i % 2 + 8 * (i / 2), g) };
-        let a8 = Operand { registers: 2, element, position: |g, t, i| (g + 8 * (i / 2), 2 * t + i % 2) };
-        let b8 = Operand { registers: 1, element, position: |g, t, i| (2 * t + i, g) };
-        let sum = Operand { registers: 4, element: SINGLE, position: SUM16 };
-        rows.push(mma(&format!("f32.{name}.{name}.f32"), "m16n8k16", a16, b16, sum));
-        rows.push(mma(&format!("f32.{name}.{name}.f32"), "m16n8k8", a8, b8, sum));
+        let a16 = Operand {
+            registers: 4,
+            element,
+            position: |g, t, i| (g + 8 * (i / 2 % 2), 2 * t + i % 2 + 8 * (i / 4)),
+        };
+        let b16 = Operand {
+            registers: 2,
+            element,
+            position: |g, t, i| (2 * t + i % 2 + 8 * (i / 2), g),
+        };
+        let a8 = Operand {
+            registers: 2,
+            element,
+            position: |g, t, i| (g + 8 * (i / 2), 2 * t + i % 2),
+        };
+        let b8 = Operand {
+            registers: 1,
+            element,
+            position: |g, t, i| (2 * t + i, g),
+        };
+        let sum = Operand {
+            registers: 4,
+            element: SINGLE,
+            position: SUM16,
+        };
+        rows.push(mma(
+            &format!("f32.{name}.{name}.f32"),
+            "m16n8k16",
+            a16,
+            b16,
+            sum,
+        ));
+        rows.push(mma(
+            &format!("f32.{name}.{name}.f32"),
+            "m16n8k8",
+            a8,
+            b8,
+            sum,
+        ));
         if name == "f16" {
-            let sum = Operand { registers: 2, element: HALF, position: SUM16 };
+            let sum = Operand {
+                registers: 2,
+                element: HALF,
+                position: SUM16,
+            };
             rows.push(mma("f16.f16.f16.f16", "m16n8k16", a16, b16, sum));
             rows.push(mma("f16.f16.f16.f16", "m16n8k8", a8, b8, sum));
         }
@@ -160,14 +228,46 @@ fn products_of_halves() {
 
 #[test]
 fn products_of_tf32_and_f64() {
-    let sum = Operand { registers: 4, element: SINGLE, position: SUM16 };
-    let a8 = Operand { registers: 4, element: SINGLE, position: |g, t, i| (g + 8 * (i % 2), t + 4 * (i / 2)) };
-    let b8 = Operand { registers: 2, element: SINGLE, position: |g, t, i| (t + 4 * i, g) };
-    let a4 = Operand { registers: 2, element: SINGLE, position: |g, t, i| (g + 8 * i, t) };
-    let b4 = Operand { registers: 1, element: SINGLE, position: |g, t, _| (t, g) };
-    let a = Operand { registers: 1, element: DOUBLE, position: |g, t, _| (g, t) };
-    let b = Operand { registers: 1, element: DOUBLE, position: |g, t, _| (t, g) };
-    let c = Operand { registers: 2, element: DOUBLE, position: SUM8 };
+    let sum = Operand {
+        registers: 4,
+        element: SINGLE,
+        position: SUM16,
+    };
+    let a8 = Operand {
+        registers: 4,
+        element: SINGLE,
+        position: |g, t, i| (g + 8 * (i % 2), t + 4 * (i / 2)),
+    };
+    let b8 = Operand {
+        registers: 2,
+        element: SINGLE,
+        position: |g, t, i| (t + 4 * i, g),
+    };
+    let a4 = Operand {
+        registers: 2,
+        element: SINGLE,
+        position: |g, t, i| (g + 8 * i, t),
+    };
+    let b4 = Operand {
+        registers: 1,
+        element: SINGLE,
+        position: |g, t, _| (t, g),
+    };
+    let a = Operand {
+        registers: 1,
+        element: DOUBLE,
+        position: |g, t, _| (g, t),
+    };
+    let b = Operand {
+        registers: 1,
+        element: DOUBLE,
+        position: |g, t, _| (t, g),
+    };
+    let c = Operand {
+        registers: 2,
+        element: DOUBLE,
+        position: SUM8,
+    };
     check(
         Arch::Sm80,
         vec![
@@ -183,17 +283,41 @@ fn products_of_integers() {
     let mut rows = Vec::new();
     for (a_name, a_element) in [("s8", S8), ("u8", U8)] {
         for (b_name, b_element) in [("s8", S8), ("u8", U8)] {
-            let sum = Operand { registers: 4, element: S32, position: SUM16 };
+            let sum = Operand {
+                registers: 4,
+                element: S32,
+                position: SUM16,
+            };
             let a32 = Operand {
                 registers: 4,
                 element: a_element,
                 position: |g, t, i| (g + 8 * (i / 4 % 2), 4 * t + i % 4 + 16 * (i / 8)),
             };
-            let b32 = Operand { registers: 2, element: b_element, position: |g, t, i| (4 * t + i % 4 + 16 * (i / 4), g) };
-            let a16 = Operand { registers: 2, element: a_element, position: |g, t, i| (g + 8 * (i / 4), 4 * t + i % 4) };
-            let b16 = Operand { registers: 1, element: b_element, position: |g, t, i| (4 * t + i, g) };
-            let a8 = Operand { registers: 1, element: a_element, position: |g, t, i| (g, 4 * t + i) };
-            let sum8 = Operand { registers: 2, element: S32, position: SUM8 };
+            let b32 = Operand {
+                registers: 2,
+                element: b_element,
+                position: |g, t, i| (4 * t + i % 4 + 16 * (i / 4), g),
+            };
+            let a16 = Operand {
+                registers: 2,
+                element: a_element,
+                position: |g, t, i| (g + 8 * (i / 4), 4 * t + i % 4),
+            };
+            let b16 = Operand {
+                registers: 1,
+                element: b_element,
+                position: |g, t, i| (4 * t + i, g),
+            };
+            let a8 = Operand {
+                registers: 1,
+                element: a_element,
+                position: |g, t, i| (g, 4 * t + i),
+            };
+            let sum8 = Operand {
+                registers: 2,
+                element: S32,
+                position: SUM8,
+            };
             for prefix in ["", "satfinite."] {
                 let types = format!("{prefix}s32.{a_name}.{b_name}.s32");
                 rows.push(mma(&types, "m16n8k32", a32, b32, sum));
@@ -222,16 +346,27 @@ fn matrix_loads() {
                 "{TILE} st.shared.v4.b32 [p], {{$0, $1, $2, $3}}; bar.warp.sync -1;\n\
                  ldmatrix.sync.aligned.m8n8.x{count}{suffix}.shared.b16 {names}, [p]; }}"
             );
-            rows.push(warp_row(text, &vec![Kind::I32; count], &[Kind::I32; 4], move |warp| {
-                let register = |lane: usize, j: usize| {
-                    let at = |e: usize| {
-                        let (row, column) = (lane / 4, 2 * (lane % 4) + e);
-                        if transposed { element(warp, j, column, row) } else { element(warp, j, row, column) }
+            rows.push(warp_row(
+                text,
+                &vec![Kind::I32; count],
+                &[Kind::I32; 4],
+                move |warp| {
+                    let register = |lane: usize, j: usize| {
+                        let at = |e: usize| {
+                            let (row, column) = (lane / 4, 2 * (lane % 4) + e);
+                            if transposed {
+                                element(warp, j, column, row)
+                            } else {
+                                element(warp, j, row, column)
+                            }
+                        };
+                        at(0) | at(1) << 16
                     };
-                    at(0) | at(1) << 16
-                };
-                (0..32).map(|lane| Some((0..count).map(|j| register(lane, j)).collect())).collect()
-            }));
+                    (0..32)
+                        .map(|lane| Some((0..count).map(|j| register(lane, j)).collect()))
+                        .collect()
+                },
+            ));
         }
     }
     check(Arch::Sm80, rows);
@@ -245,17 +380,28 @@ fn matrix_stores() {
             "{TILE} stmatrix.sync.aligned.m8n8.x4{suffix}.shared.b16 [p], {{$0, $1, $2, $3}}; bar.warp.sync -1;\n\
              ld.shared.v4.b32 {{$d0, $d1, $d2, $d3}}, [p]; }}"
         );
-        rows.push(warp_row(text, &[Kind::I32; 4], &[Kind::I32; 4], move |warp| {
-            let word = |lane: usize, word: usize| {
-                let half = |e: usize| {
-                    let (row, column) = (lane % 8, 2 * word + e);
-                    let (row, column) = if transposed { (column, row) } else { (row, column) };
-                    warp[4 * row + column / 2][lane / 8] >> (16 * (column % 2)) & 0xFFFF
+        rows.push(warp_row(
+            text,
+            &[Kind::I32; 4],
+            &[Kind::I32; 4],
+            move |warp| {
+                let word = |lane: usize, word: usize| {
+                    let half = |e: usize| {
+                        let (row, column) = (lane % 8, 2 * word + e);
+                        let (row, column) = if transposed {
+                            (column, row)
+                        } else {
+                            (row, column)
+                        };
+                        warp[4 * row + column / 2][lane / 8] >> (16 * (column % 2)) & 0xFFFF
+                    };
+                    half(0) | half(1) << 16
                 };
-                half(0) | half(1) << 16
-            };
-            (0..32).map(|lane| Some((0..4).map(|w| word(lane, w)).collect())).collect()
-        }));
+                (0..32)
+                    .map(|lane| Some((0..4).map(|w| word(lane, w)).collect()))
+                    .collect()
+            },
+        ));
     }
     check(Arch::Sm90a, rows);
 }
@@ -264,7 +410,9 @@ fn matrix_stores() {
 fn transposition() {
     let text = "movmatrix.sync.aligned.m8n8.trans.b16 $d0, $0;";
     let row = warp_row(text, &[Kind::I32], &[Kind::I32], |warp| {
-        let half = |row: usize, column: usize| warp[4 * row + column / 2][0] >> (16 * (column % 2)) & 0xFFFF;
+        let half = |row: usize, column: usize| {
+            warp[4 * row + column / 2][0] >> (16 * (column % 2)) & 0xFFFF
+        };
         let register = |lane: usize| {
             let (row, column) = (lane / 4, 2 * (lane % 4));
             half(column, row) | half(column + 1, row) << 16

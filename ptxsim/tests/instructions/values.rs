@@ -122,7 +122,10 @@ impl Kind {
     /// One small integer, or two in the halves.
     fn small(self, low: i32, high: i32) -> u64 {
         let encode = |format: Format, value: i32| {
-            format.encode(&Value::finite(value < 0, value.unsigned_abs().into()), Round::Zero)
+            format.encode(
+                &Value::finite(value < 0, value.unsigned_abs().into()),
+                Round::Zero,
+            )
         };
         match self {
             Kind::SmallF16x2 => encode(F16, low) | encode(F16, high) << 16,
