@@ -69,7 +69,7 @@ macro_rules! map {
                 $(let $arg = registers.read(self.$arg);)*
                 let out: Row<R::Word> =
                     std::array::from_fn(|i| (self.f)($($ty::from_word($arg[i])),*).to_word());
-                registers.write(self.dest, mask, defined, &out);
+                registers.write_result(self.dest, mask, defined, &out);
             }
         }
 
