@@ -5,7 +5,6 @@
 //! `OCELLI_REQUIRE_GPU=1` or `OCELLI_REQUIRE_SIM=1` says so.
 
 use ocelli::Device;
-use proptest::test_runner::Config as ProptestConfig;
 use std::sync::OnceLock;
 
 /// Where a suite runs.
@@ -52,12 +51,6 @@ impl Cuda {
         }
         reports
     }
-}
-
-/// Cases of a property: `default`, or twenty times as many where `OCELLI_TEST_FULL=1` asks for the long tests.
-pub fn cases(default: u32) -> ProptestConfig {
-    let full = std::env::var("OCELLI_TEST_FULL").is_ok_and(|value| value == "1");
-    ProptestConfig::with_cases(if full { 20 * default } else { default })
 }
 
 /// All devices of this run. The first call opens them and prints what is left out.

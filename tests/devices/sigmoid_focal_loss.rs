@@ -1,6 +1,6 @@
 //! Sigmoid focal loss: every device against the reference.
 
-use crate::device::{Target, cases, targets};
+use crate::device::{Target, targets};
 use half::{bf16, f16};
 use ocelli::ops::{sigmoid_focal_loss, sigmoid_focal_loss_with_gradient};
 use ocelli::params::SigmoidFocalLoss;

@@ -192,7 +192,7 @@ struct UnpackWord {
 
 impl LaneLoop for UnpackWord {
     #[inline(always)]
-    fn run(&self, registers: &mut Registers, mask: u32) {
+    fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
         let (row, defined) = (*registers.read(self.source), registers.defined(self.source));
         let keep = u32::MAX >> (32 - self.bits);
         for (part, dest) in self.dests.iter().enumerate() {
@@ -212,7 +212,7 @@ struct UnpackLong {
 
 impl LaneLoop for UnpackLong {
     #[inline(always)]
-    fn run(&self, registers: &mut Registers, mask: u32) {
+    fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
         let (row, defined) = (*registers.read(self.source), registers.defined(self.source));
         let keep = u32::MAX >> (32 - self.bits);
         for (part, dest) in self.dests.iter().enumerate() {
@@ -276,7 +276,7 @@ struct PackWord {
 
 impl LaneLoop for PackWord {
     #[inline(always)]
-    fn run(&self, registers: &mut Registers, mask: u32) {
+    fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
         let (mut out, mut defined) = ([0; LANES], u32::MAX);
         let keep = u32::MAX >> (32 - self.bits);
         for (part, &source) in self.sources.iter().enumerate() {
@@ -297,7 +297,7 @@ struct PackLong {
 
 impl LaneLoop for PackLong {
     #[inline(always)]
-    fn run(&self, registers: &mut Registers, mask: u32) {
+    fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
         let (mut out, mut defined) = ([0; LANES], u32::MAX);
         let keep = u32::MAX >> (32 - self.bits);
         for (part, &source) in self.sources.iter().enumerate() {

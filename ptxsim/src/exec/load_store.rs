@@ -299,9 +299,9 @@ fn check_stored(warp: &mut Warp<'_>, origin: &Origin, undefined: u32) {
     let computed = match *origin {
         Origin::Any(AnySource::Word(source)) => warp.registers.computed(source),
         Origin::Any(AnySource::Long(source)) => warp.registers.computed(source),
-        Origin::Pair(halves) => {
-            halves.into_iter().fold(0, |all, half| all | warp.registers.computed(half.source()))
-        }
+        Origin::Pair(halves) => halves
+            .into_iter()
+            .fold(0, |all, half| all | warp.registers.computed(half.source())),
     };
     if undefined & computed != 0 {
         warp.find_undefined(undefined & computed, "a result that is stored");

@@ -187,7 +187,11 @@ impl<W: Word> File<W> {
     /// says nothing.
     #[inline(always)]
     pub fn computed(&self, source: Source<W>) -> u32 {
-        if source.is_constant() { 0 } else { self.computed[self.base + source.0 as usize] }
+        if source.is_constant() {
+            0
+        } else {
+            self.computed[self.base + source.0 as usize]
+        }
     }
 
     /// Copies the lanes of `mask`, of which `keep` selects the bits.
@@ -350,7 +354,13 @@ impl Registers {
 
     /// As [`File::write_result`].
     #[inline(always)]
-    pub fn write_result<W: Word>(&mut self, dest: Dest<W>, mask: u32, defined: u32, values: &Row<W>) {
+    pub fn write_result<W: Word>(
+        &mut self,
+        dest: Dest<W>,
+        mask: u32,
+        defined: u32,
+        values: &Row<W>,
+    ) {
         W::file_mut(self).write_result(dest, mask, defined, values);
     }
 
