@@ -1,7 +1,7 @@
 //! The device memory that a launch sees.
 
+use super::allocation::{Allocation, AllocationInfo};
 use super::row::{LANES, LaneError, Row, extremes, lanes};
-use super::space::{Allocation, AllocationInfo};
 use super::{AccessError, DEVICE_BASE, Span};
 use crate::report::FindingKind;
 use std::sync::Arc;
