@@ -1,5 +1,6 @@
 //! Addresses of a warp's lanes, and the places in memory that they mean.
 
+use super::lanes::mapped;
 use super::step::Reason;
 use super::warp::Warp;
 use crate::memory::{
@@ -45,13 +46,16 @@ impl<'a> Warp<'a> {
         match address.base {
             Base::Long(source) => {
                 self.check_defined(source, mask, "an address");
-                self.read(source)
-                    .map(|base| base.wrapping_add(address.offset as u64))
+                mapped(self.read(source), |base| {
+                    base.wrapping_add(address.offset as u64)
+                })
             }
             Base::Word(source) => {
                 self.check_defined(source, mask, "an address");
-                self.read(source)
-                    .map(|base| u64::from(base.wrapping_add(address.offset as u32)))
+                let offset = address.offset as u32;
+                mapped(self.read(source), |base| {
+                    u64::from(base.wrapping_add(offset))
+                })
             }
             Base::Fixed(place) => [self.fixed(place).wrapping_add(address.offset as u64); LANES],
         }

@@ -134,9 +134,18 @@ fn plain(d: &Decoder<'_>, i: &Instruction, how: How) -> Result<Execute, Unsuppor
         (false, false) if how.finish.sat => through(d, i, how, move |bits| {
             saturated(integer(bits, how.from), how.to)
         }),
-        (false, false) => through(d, i, how, move |bits| {
-            integer(integer(bits, how.from) as u64, how.to) as u64
-        }),
+        (false, false) => {
+            let [from, to] = [how.from, how.to].map(|ty| (64 - 8 * ty.size(), is_signed(ty)));
+            let extended = |bits: u64, (unused, signed): (u32, bool)| {
+                let top = bits << unused;
+                if signed {
+                    (top as i64 >> unused) as u64
+                } else {
+                    top >> unused
+                }
+            };
+            through(d, i, how, move |bits| extended(extended(bits, from), to))
+        }
         (true, false) => {
             let whole = how
                 .to_integer
@@ -164,8 +173,26 @@ fn plain(d: &Decoder<'_>, i: &Instruction, how: How) -> Result<Execute, Unsuppor
 /// Conversions of inner loops, whose loops over lanes vectorise.
 fn common(d: &Decoder<'_>, i: &Instruction, how: How) -> Result<Option<Execute>, Unsupported> {
     let f = how.finish;
-    if f.ftz || f.sat || f.relu || f.satfinite || how.to_integer.is_some() {
+    if (how.to, how.from) == (Type::F32, Type::F32) && how.to_integer.is_none() && f.sat {
+        let ftz = f.ftz;
+        return d
+            .map1(i, move |a: f32| {
+                saturated_f32(if ftz { flush(a) } else { a })
+            })
+            .map(Some);
+    }
+    if f.ftz || f.sat || f.relu || f.satfinite {
         return Ok(None);
+    }
+    if let Some(whole) = how.to_integer {
+        return match (how.to, how.from, whole) {
+            (Type::S32, Type::F32, Rounding::Zero) => d.map1(i, |a: f32| a as i32).map(Some),
+            (Type::U32, Type::F32, Rounding::Zero) => d.map1(i, |a: f32| a as u32).map(Some),
+            (Type::S32, Type::F32, Rounding::Nearest) => {
+                d.map1(i, |a: f32| a.round_ties_even() as i32).map(Some)
+            }
+            _ => Ok(None),
+        };
     }
     let nearest = how.rounding == Some(Rounding::Nearest);
     Ok(Some(match (how.to, how.from) {
@@ -177,6 +204,13 @@ fn common(d: &Decoder<'_>, i: &Instruction, how: How) -> Result<Option<Execute>,
         (Type::F32, Type::U32) if nearest => d.map1(i, |a: u32| a as f32)?,
         _ => return Ok(None),
     }))
+}
+
+/// `cvt.sat.f32.f32`; NaN gives 0.
+#[inline(always)]
+fn saturated_f32(value: f32) -> f32 {
+    let positive = if value > 0.0 { value } else { 0.0 };
+    if positive < 1.0 { positive } else { 1.0 }
 }
 
 /// Applies `f` to the bits of a register; its result fills the destination register, which may be

@@ -1,13 +1,17 @@
 //! Arithmetic on f16, bf16 and their packed pairs. Each result is the exact one, rounded once.
 
+use super::lanes::{LaneLoop, instruction, row};
+use super::registers::{Dest, Registers, Source};
 use super::rounding::{
     Format, add_to_odd, bf16_nearest, bf16_value, f16_nearest, f16_value, narrow_to_odd,
 };
 use super::value::Value;
+use crate::memory::LANES;
 use crate::program::decoder::{Decoder, Unsupported};
 use crate::program::modifiers::Modifiers;
 use crate::program::{Decode, Execute};
 use crate::ptx::ast::{Instruction, Type};
+use std::marker::PhantomData;
 
 /// Opcodes that have forms on halves.
 const KEYS: &[&str] = &[
@@ -184,6 +188,9 @@ fn packed<H: Half>(
     m: &Modifiers<'_>,
 ) -> Result<Execute, Unsupported> {
     type P<H> = Pair<H>;
+    if let Some(common) = common::<H>(d, i)? {
+        return Ok(common);
+    }
     match function::<H>(d.key, m)? {
         Function::One(f) => d.map1(i, move |a: P<H>| Pair(f(a.0), f(a.1))),
         Function::Two(f) => d.map2(i, move |a: P<H>, b: P<H>| Pair(f(a.0, b.0), f(a.1, b.1))),
@@ -191,6 +198,76 @@ fn packed<H: Half>(
             Pair(f(a.0, b.0, c.0), f(a.1, b.1, c.1))
         }),
     }
+}
+
+/// An operation on pairs without modifiers but `.rn`: those of inner loops, whose loops vectorise.
+struct PairLoop<H, F> {
+    dest: Dest<u32>,
+    a: Source<u32>,
+    b: Source<u32>,
+    c: Source<u32>,
+    f: F,
+    half: PhantomData<fn() -> H>,
+}
+
+impl<H, F> LaneLoop for PairLoop<H, F>
+where
+    H: Half,
+    F: Fn(f64, f64, f64) -> f64 + Send + Sync + 'static,
+{
+    #[inline(always)]
+    fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
+        let [a, b, c] = [self.a, self.b, self.c];
+        let defined = registers.defined(a) & registers.defined(b) & registers.defined(c);
+        let [a, b, c] = [a, b, c].map(|source| *registers.read(source));
+        let wide = |bits: u32| f64::from(H::from_bits(bits as u16).value());
+        let mut out = [0; LANES];
+        for shift in [0, 16] {
+            let halves = row::<WIDE, u32>(|lane| {
+                let [a, b, c] = [a[lane] >> shift, b[lane] >> shift, c[lane] >> shift];
+                H::round((self.f)(wide(a), wide(b), wide(c)))
+                    .to_bits()
+                    .into()
+            });
+            (0..LANES).for_each(|lane| out[lane] |= halves[lane] << shift);
+        }
+        registers.write(self.dest, mask, defined, &out);
+    }
+}
+
+/// A [`PairLoop`], where the instruction has no modifiers that it does not know.
+///
+/// f64 holds products and their sums exactly enough: what it drops of a sum is too far from the
+/// last place of the result to make or break a tie.
+fn common<H: Half>(d: &Decoder<'_>, i: &Instruction) -> Result<Option<Execute>, Unsupported> {
+    let modifiers = &i.opcode[d.key.len()..];
+    let operation = ["add", "sub", "mul", "fma"].contains(&d.key);
+    if !operation || modifiers.trim_start_matches(".rn").matches('.').count() != 1 {
+        return Ok(None);
+    }
+    let operand = |index| d.source32(d.operand(i, index)?);
+    let (dest, a, b) = (d.dest(d.operand(i, 0)?)?, operand(1)?, operand(2)?);
+    let c = if d.key == "fma" { operand(3)? } else { b };
+    fn pairs<H: Half>(
+        [a, b, c]: [Source<u32>; 3],
+        dest: Dest<u32>,
+        f: impl Fn(f64, f64, f64) -> f64 + Send + Sync + 'static,
+    ) -> Execute {
+        instruction(PairLoop::<H, _> {
+            dest,
+            a,
+            b,
+            c,
+            f,
+            half: PhantomData,
+        })
+    }
+    Ok(Some(match d.key {
+        "add" => pairs::<H>([a, b, c], dest, |a, b, _| a + b),
+        "sub" => pairs::<H>([a, b, c], dest, |a, b, _| a - b),
+        "mul" => pairs::<H>([a, b, c], dest, |a, b, _| a * b),
+        _ => pairs::<H>([a, b, c], dest, |a, b, c| a * b + c),
+    }))
 }
 
 fn function<H: Half>(key: &str, m: &Modifiers<'_>) -> Result<Function<H>, Unsupported> {

@@ -7,8 +7,10 @@
 use super::registers::{Dest, Registers, Row, Source};
 use super::step::Step;
 use super::value::{Value, Word};
+use super::warp::Warp;
 use crate::memory::LANES;
 use crate::program::Execute;
+use crate::sim::LaunchError;
 use std::hint::black_box;
 use std::marker::PhantomData;
 
@@ -22,10 +24,13 @@ pub trait LaneLoop: Send + Sync + 'static {
 /// without AVX2, and is kept small because there are hundreds.
 #[inline(always)]
 pub fn row<const WIDE: bool, W: Word>(f: impl Fn(usize) -> W) -> Row<W> {
-    if WIDE {
-        return std::array::from_fn(f);
-    }
     let mut row = [W::default(); LANES];
+    if WIDE {
+        for (lane, value) in row.iter_mut().enumerate() {
+            *value = f(lane);
+        }
+        return row;
+    }
     for lane in 0..black_box(LANES) {
         row[lane % LANES] = f(black_box(lane) % LANES);
     }
@@ -47,21 +52,62 @@ fn is_wide() -> bool {
     }
 }
 
-/// Calls `f`, which should inline, compiled for the best instruction set of this machine.
-#[inline(always)]
-pub fn wide<T>(f: impl FnOnce() -> T) -> T {
+/// An instruction that does more than a loop over registers. `run` must be `#[inline(always)]`, and
+/// so must be what it calls, as far as it is to be compiled for AVX2.
+pub trait Body: Send + Sync + 'static {
+    /// Executes the instruction in the lanes of `mask`.
+    ///
+    /// # Errors
+    /// What the launch ends with.
+    fn run(&self, warp: &mut Warp<'_>, mask: u32) -> Result<Step, LaunchError>;
+}
+
+/// Makes an instruction of a body, compiled for the best instruction set of this machine.
+pub fn execute<B: Body>(body: B) -> Execute {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn call<T>(f: impl FnOnce() -> T) -> T {
-            f()
+        fn run_wide<B: Body>(body: &B, warp: &mut Warp<'_>, mask: u32) -> Step {
+            body.run(warp, mask).into()
         }
         if is_wide() {
             // SAFETY: the features were just detected.
-            return unsafe { call(f) };
+            return Box::new(move |warp, mask| unsafe { run_wide(&body, warp, mask) });
         }
     }
-    f()
+    Box::new(move |warp, mask| body.run(warp, mask).into())
+}
+
+/// Takes the lanes of `mask` from `values`.
+pub fn blend<W: Copy>(row: &mut Row<W>, values: &Row<W>, mask: u32) {
+    #[inline(always)]
+    fn each<W: Copy>(row: &mut Row<W>, values: &Row<W>, mask: u32) {
+        for (lane, (old, new)) in row.iter_mut().zip(values).enumerate() {
+            *old = if mask & 1 << lane != 0 { *new } else { *old };
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn each_wide<W: Copy>(row: &mut Row<W>, values: &Row<W>, mask: u32) {
+            each(row, values, mask);
+        }
+        if is_wide() {
+            // SAFETY: AVX2 was just detected.
+            return unsafe { each_wide(row, values, mask) };
+        }
+    }
+    each(row, values, mask);
+}
+
+/// Applies `f` to each lane: `array::map`, but certain to inline.
+#[inline(always)]
+pub fn mapped<A: Copy, B: Copy + Default>(row: &[A; LANES], f: impl Fn(A) -> B) -> [B; LANES] {
+    let mut out = [B::default(); LANES];
+    for (to, from) in out.iter_mut().zip(row) {
+        *to = f(*from);
+    }
+    out
 }
 
 /// Makes an instruction of a loop, compiled for the best instruction set of this machine.
@@ -104,7 +150,7 @@ macro_rules! map {
                 let defined = u32::MAX $(& registers.defined(self.$arg))*;
                 $(let $arg = registers.read(self.$arg);)*
                 let out = row::<WIDE, R::Word>(|i| (self.f)($($ty::from_word($arg[i])),*).to_word());
-                registers.write(self.dest, mask, defined, &out);
+                registers.write_result(self.dest, mask, defined, &out);
             }
         }
 

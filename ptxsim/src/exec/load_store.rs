@@ -1,7 +1,7 @@
 //! `ld`, `ldu` and `st` of all state spaces.
 
 use super::access::{Home, Space};
-use super::lanes::wide;
+use super::lanes::{Body, execute, mapped};
 use super::observe::Access;
 use super::registers::{Dest, Row};
 use super::step::Step;
@@ -104,10 +104,12 @@ fn ld(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
         bits: ty.size() * 8,
         signed,
     };
-    Ok(Box::new(move |warp, mask| {
-        wide(|| load(warp, mask, &address, space, access, &targets, widening))
-            .map(|()| Step::Next)
-            .into()
+    Ok(execute(Load {
+        address,
+        space,
+        access,
+        targets,
+        widening,
     }))
 }
 
@@ -137,25 +139,39 @@ fn target(d: &Decoder<'_>, operand: &Operand, ty: Type) -> Result<Target, Unsupp
     })
 }
 
-#[inline(always)]
-fn load(
-    warp: &mut Warp<'_>,
-    mask: u32,
-    address: &Address,
+/// A decoded `ld`.
+struct Load {
+    address: Address,
     space: Space,
     access: Access,
-    targets: &[Target],
+    targets: Vec<Target>,
     widening: Widening,
-) -> Result<(), LaunchError> {
-    let addresses = warp.addresses(address, mask);
-    let mut left = mask;
-    while left != 0 {
-        let (home, lanes, base) = warp.home(space, &addresses, left);
-        let row = warp.row(home, base, &addresses, lanes, access.bytes as usize)?;
-        warp.observe(access, home, base, &addresses, lanes);
-        let size = widening.bits as usize / 8;
-        let all_defined = row.defined(0, access.bytes as usize) == lanes;
-        for (element, target) in targets.iter().enumerate() {
+}
+
+impl Body for Load {
+    #[inline(always)]
+    fn run(&self, warp: &mut Warp<'_>, mask: u32) -> Result<Step, LaunchError> {
+        let addresses = warp.addresses(&self.address, mask);
+        let mut left = mask;
+        while left != 0 {
+            let (home, lanes, base) = warp.home(self.space, &addresses, left);
+            let row = warp.row(home, base, &addresses, lanes, self.access.bytes as usize)?;
+            warp.observe(self.access, home, base, &addresses, lanes);
+            self.elements(warp, &row, lanes);
+            left &= !lanes;
+        }
+        Ok(Step::Next)
+    }
+}
+
+impl Load {
+    /// Moves the elements of a row to their registers.
+    #[inline(always)]
+    fn elements(&self, warp: &mut Warp<'_>, row: &crate::memory::Row<'_>, lanes: u32) {
+        let Widening { bits, signed } = self.widening;
+        let size = bits as usize / 8;
+        let all_defined = row.defined(0, self.access.bytes as usize) == lanes;
+        for (element, target) in self.targets.iter().enumerate() {
             let offset = element * size;
             let defined = if all_defined {
                 lanes
@@ -164,33 +180,32 @@ fn load(
             };
             match *target {
                 Target::Word { dest, keep } => {
-                    let mut values = load_words(&row, offset, size);
-                    if widening.signed {
-                        let shift = 32 - widening.bits;
-                        values = values.map(|v| (((v << shift) as i32) >> shift) as u32 & keep);
+                    let mut values = load_words(row, offset, size);
+                    if signed {
+                        let shift = 32 - bits;
+                        values =
+                            mapped(&values, |v| (((v << shift) as i32) >> shift) as u32 & keep);
                     }
                     warp.write(dest, lanes, defined, &values);
                 }
                 Target::Long(dest) => {
-                    let mut values = load_longs(&row, offset, size);
-                    if widening.signed {
-                        let shift = 64 - widening.bits;
-                        values = values.map(|v| (((v << shift) as i64) >> shift) as u64);
+                    let mut values = load_longs(row, offset, size);
+                    if signed {
+                        let shift = 64 - bits;
+                        values = mapped(&values, |v| (((v << shift) as i64) >> shift) as u64);
                     }
                     warp.write(dest, lanes, defined, &values);
                 }
                 Target::Pair(halves) => {
                     for (half, dest) in halves.into_iter().enumerate() {
-                        let values = load_longs(&row, offset + 8 * half, 8);
+                        let values = load_longs(row, offset + 8 * half, 8);
                         warp.write(dest, lanes, defined, &values);
                     }
                 }
                 Target::Discard => {}
             }
         }
-        left &= !lanes;
     }
-    Ok(())
 }
 
 /// Elements of up to 4 bytes.
@@ -200,7 +215,7 @@ pub fn load_words(row: &crate::memory::Row<'_>, offset: usize, size: usize) -> R
     fn narrow<T: Scalar + Into<u32>>(row: &crate::memory::Row<'_>, offset: usize) -> Row<u32> {
         let mut values = [T::default(); LANES];
         row.load(offset, &mut values);
-        values.map(Into::into)
+        mapped(&values, Into::into)
     }
     match size {
         1 => narrow::<u8>(row, offset),
@@ -213,7 +228,7 @@ pub fn load_words(row: &crate::memory::Row<'_>, offset: usize, size: usize) -> R
 #[inline(always)]
 pub fn load_longs(row: &crate::memory::Row<'_>, offset: usize, size: usize) -> Row<u64> {
     if size < 8 {
-        return load_words(row, offset, size).map(u64::from);
+        return mapped(&load_words(row, offset, size), u64::from);
     }
     let mut values = [0; LANES];
     row.load(offset, &mut values);
@@ -247,58 +262,78 @@ fn st(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
     let access = Access::store(&modifiers, (size * origins.len()) as u32);
     let address = d.address(d.operand(i, 0)?)?;
     let space = param_home(&address, modifiers.space);
-    Ok(Box::new(move |warp, mask| {
-        wide(|| store(warp, mask, &address, space, access, &origins, size))
-            .map(|()| Step::Next)
-            .into()
+    Ok(execute(Store {
+        address,
+        space,
+        access,
+        origins,
+        size,
     }))
 }
 
-#[inline(always)]
-fn store(
-    warp: &mut Warp<'_>,
-    mask: u32,
-    address: &Address,
+/// A decoded `st`.
+struct Store {
+    address: Address,
     space: Space,
     access: Access,
-    origins: &[Origin],
+    origins: Vec<Origin>,
     size: usize,
-) -> Result<(), LaunchError> {
-    let addresses = warp.addresses(address, mask);
-    let mut left = mask;
-    while left != 0 {
-        let (home, lanes, base) = warp.home(space, &addresses, left);
-        let row = warp.row(home, base, &addresses, lanes, access.bytes as usize)?;
-        warp.observe(access, home, base, &addresses, lanes);
-        for (element, origin) in origins.iter().enumerate() {
-            let offset = element * size;
-            let defined = match *origin {
-                Origin::Any(AnySource::Word(source)) => {
-                    store_words(&row, offset, size, warp.read(source));
-                    warp.defined(source)
+}
+
+impl Body for Store {
+    #[inline(always)]
+    fn run(&self, warp: &mut Warp<'_>, mask: u32) -> Result<Step, LaunchError> {
+        let addresses = warp.addresses(&self.address, mask);
+        let mut left = mask;
+        while left != 0 {
+            let (home, lanes, base) = warp.home(self.space, &addresses, left);
+            let row = warp.row(home, base, &addresses, lanes, self.access.bytes as usize)?;
+            warp.observe(self.access, home, base, &addresses, lanes);
+            for (element, origin) in self.origins.iter().enumerate() {
+                let offset = element * self.size;
+                let defined = self.element(warp, &row, offset, origin);
+                row.set_defined(offset, self.size, defined);
+                if lanes & !defined != 0 && home == Home::Global {
+                    check_stored(warp, origin, lanes & !defined);
                 }
-                Origin::Any(AnySource::Long(source)) if size == 8 => {
-                    row.store(offset, warp.read(source));
-                    warp.defined(source)
-                }
-                Origin::Any(AnySource::Long(source)) => {
-                    store_words(&row, offset, size, &warp.read(source).map(|v| v as u32));
-                    warp.defined(source)
-                }
-                Origin::Pair([low, high]) => {
-                    row.store(offset, warp.read(low.source()));
-                    row.store(offset + 8, warp.read(high.source()));
-                    warp.defined(low.source()) & warp.defined(high.source())
-                }
-            };
-            row.set_defined(offset, size, defined);
-            if lanes & !defined != 0 && home == Home::Global {
-                check_stored(warp, origin, lanes & !defined);
+            }
+            left &= !lanes;
+        }
+        Ok(Step::Next)
+    }
+}
+
+impl Store {
+    /// Stores an element; the lanes in which it is defined.
+    #[inline(always)]
+    fn element(
+        &self,
+        warp: &Warp<'_>,
+        row: &crate::memory::Row<'_>,
+        offset: usize,
+        origin: &Origin,
+    ) -> u32 {
+        match *origin {
+            Origin::Any(AnySource::Word(source)) => {
+                store_words(row, offset, self.size, warp.read(source));
+                warp.defined(source)
+            }
+            Origin::Any(AnySource::Long(source)) if self.size == 8 => {
+                row.store(offset, warp.read(source));
+                warp.defined(source)
+            }
+            Origin::Any(AnySource::Long(source)) => {
+                let words = mapped(warp.read(source), |v| v as u32);
+                store_words(row, offset, self.size, &words);
+                warp.defined(source)
+            }
+            Origin::Pair([low, high]) => {
+                row.store(offset, warp.read(low.source()));
+                row.store(offset + 8, warp.read(high.source()));
+                warp.defined(low.source()) & warp.defined(high.source())
             }
         }
-        left &= !lanes;
     }
-    Ok(())
 }
 
 /// Reports the lanes of `undefined` that store to global memory what was computed from values that
@@ -321,8 +356,8 @@ fn check_stored(warp: &mut Warp<'_>, origin: &Origin, undefined: u32) {
 #[inline(always)]
 pub fn store_words(row: &crate::memory::Row<'_>, offset: usize, size: usize, values: &Row<u32>) {
     match size {
-        1 => row.store(offset, &values.map(|v| v as u8)),
-        2 => row.store(offset, &values.map(|v| v as u16)),
+        1 => row.store(offset, &mapped(values, |v| v as u8)),
+        2 => row.store(offset, &mapped(values, |v| v as u16)),
         _ => row.store(offset, values),
     }
 }

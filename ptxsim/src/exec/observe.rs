@@ -1,6 +1,7 @@
 //! What counters and checks learn of a memory access.
 
 use super::access::Home;
+use super::lanes::mapped;
 use super::load_store::MemoryModifiers;
 use super::warp::Warp;
 use crate::checks;
@@ -74,7 +75,7 @@ impl Access {
 
 impl Warp<'_> {
     /// Counts an access of the lanes of `mask` and hands it to the checks.
-    #[inline]
+    #[inline(always)]
     pub fn observe(
         &mut self,
         access: Access,
@@ -91,7 +92,7 @@ impl Warp<'_> {
             Home::Shared(rank) => {
                 // Offsets in the cluster, as the checks know addresses.
                 let start = base - (u64::from(rank) << SHARED_RANK_SHIFT);
-                let offsets = addresses.map(|a| a.wrapping_sub(start) as u32);
+                let offsets = mapped(addresses, |a| a.wrapping_sub(start) as u32);
                 self.observe_shared(access, &offsets, mask);
             }
             Home::Local => {

@@ -41,21 +41,16 @@ pub struct Row {
     pub operands: Vec<Kind>,
     /// Comparison of every result.
     pub compare: Compare,
-    /// The results, in the low bits.
+    /// Results of one lane from its operands, in the low bits; `None` where PTX leaves it open.
     pub definition: Definition,
 }
 
-/// Results of a lane from its operands.
-type LaneDefinition = dyn Fn(&[u64]) -> Option<Vec<u64>>;
-/// Results of every lane of a warp from the operands of all.
-type WarpDefinition = dyn Fn(&[Vec<u64>]) -> Vec<Option<Vec<u64>>>;
-
-/// How a result is defined; `None` where PTX leaves it open.
+/// How a result is defined.
 pub enum Definition {
     /// Lane by lane.
-    Lane(Box<LaneDefinition>),
-    /// For the 32 lanes of a warp together.
-    Warp(Box<WarpDefinition>),
+    Lane(Box<dyn Fn(&[u64]) -> Option<Vec<u64>>>),
+    /// From the operands of a whole warp; the result has one entry for each lane.
+    Warp(Box<dyn Fn(&[Vec<u64>]) -> Vec<Option<Vec<u64>>>>),
 }
 
 /// A row with one result, defined lane by lane.
