@@ -24,10 +24,12 @@ mod granule;
 mod piece;
 mod record;
 mod shared;
+mod shared_order;
 #[cfg(test)]
 mod shared_tests;
 
 pub use access::{Access, Agent, Conflict, Hazard, Kind, Proxy};
 pub use findings::{Findings, Place, Sources};
 pub use global::GlobalRaces;
-pub use shared::{SharedRaces, SyncId};
+pub use shared::SharedRaces;
+pub use shared_order::SyncId;

@@ -1,7 +1,8 @@
 //! Sequences of accesses and synchronisation, correct ones beside the same with a mistake.
 
 use super::access::{Access, Agent, Conflict, Hazard, Kind, Proxy};
-use super::shared::{SharedRaces, SyncId};
+use super::shared::SharedRaces;
+use super::shared_order::SyncId;
 
 const BAR: SyncId = SyncId::Barrier { rank: 0, id: 0 };
 

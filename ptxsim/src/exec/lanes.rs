@@ -104,7 +104,7 @@ macro_rules! map {
                 let defined = u32::MAX $(& registers.defined(self.$arg))*;
                 $(let $arg = registers.read(self.$arg);)*
                 let out = row::<WIDE, R::Word>(|i| (self.f)($($ty::from_word($arg[i])),*).to_word());
-                registers.write(self.dest, mask, defined, &out);
+                registers.write_result(self.dest, mask, defined, &out);
             }
         }
 

@@ -18,7 +18,7 @@ fn missing_barrier() {
     let args = [Pointer(input), Pointer(out)];
     let ran = device.caught("reverse_without_barrier", 1, 64, &args);
     assert_eq!(ran.result, Ok(()));
-    let finding = ran.finding();
+    let finding = &ran.report.findings[0];
     assert!(
         finding.message.contains("races_sm80.cu:"),
         "{}",
@@ -43,8 +43,8 @@ fn named_barriers() {
     let device = device();
     let (input, out) = (device.words(&ascending(160)), device.fresh(160));
     let args = [Pointer(input), Pointer(out), Int(5)];
-    device.caught("pass_rows_without_empty", 1, 64, &args);
-    device.clean("pass_rows_with_both", 1, 64, &args);
+    device.caught("pass_rows_emptied_early", 1, 64, &args);
+    device.clean("pass_rows_in_order", 1, 64, &args);
     assert_eq!(device.read(out, 2), [31, 30]);
 }
 
