@@ -262,14 +262,18 @@ exports! {
         create(context, flags, device)
     }
 
-    fn cuCtxCreate_v3(context: Out<Handle>, affinity: In<c_void>, count: c_int, flags: c_uint, device: c_int) {
+    fn cuCtxCreate_v3(
+        context: Out<Handle>, affinity: In<c_void>, count: c_int, flags: c_uint, device: c_int,
+    ) {
         if count != 0 || !affinity.is_null() {
             return Err(Status::NOT_SUPPORTED);
         }
         create(context, flags, device)
     }
 
-    fn cuCtxCreate_v4(context: Out<Handle>, params: In<CreateParams>, flags: c_uint, device: c_int) {
+    fn cuCtxCreate_v4(
+        context: Out<Handle>, params: In<CreateParams>, flags: c_uint, device: c_int,
+    ) {
         if !params.is_null() && !params.get()?.is_empty() {
             return Err(Status::NOT_SUPPORTED);
         }

@@ -7,7 +7,7 @@
 //! - Objects are found by [`handle`]s in tables; a stale handle is an error.
 //! - Work goes through a [`stream`] as an [`operation`], which is done at once, or added to a graph
 //!   while the stream is in a [`capture`].
-//! - No lock of the driver is held while a kernel runs: launches of several threads run in parallel.
+//! - No lock of the driver is held while a kernel runs: threads launch in parallel.
 //! - An error of a kernel is returned by its launch and is not sticky, so that one bad launch does
 //!   not fail every later test of a process; `PTXSIM_ERRORS=deferred` has it the other way.
 

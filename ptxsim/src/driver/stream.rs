@@ -248,7 +248,10 @@ exports! {
         device.set(0)
     }
 
-    fn cuLaunchHostFunc(stream: Handle, function: Option<unsafe extern "C" fn(*mut std::ffi::c_void)>, data: HostPointer) {
+    fn cuLaunchHostFunc(
+        stream: Handle, function: Option<unsafe extern "C" fn(*mut std::ffi::c_void)>,
+        data: HostPointer,
+    ) {
         find(stream)?.call(HostFunction { function, data })
     }
 
