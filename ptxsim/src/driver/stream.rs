@@ -200,7 +200,9 @@ exports! {
     }
 
     fn cuStreamDestroy_v2(stream: Handle) {
-        driver()?.streams.remove(stream).map(|_| ())
+        let driver = driver()?;
+        driver.captures.abandon(&*driver.streams.remove(stream)?);
+        Ok(())
     }
 
     fn cuStreamSynchronize(stream: Handle) {
