@@ -201,7 +201,8 @@ exports! {
 
     fn cuStreamDestroy_v2(stream: Handle) {
         let driver = driver()?;
-        driver.captures.abandon(&*driver.streams.remove(stream)?);
+        let stream = driver.streams.remove(stream)?;
+        driver.captures.abandon(&stream);
         Ok(())
     }
 
