@@ -1,0 +1,127 @@
+//! Non-maximum suppression: sorted keys, one greedy pass a class, classes and images in parallel.
+
+use rayon::prelude::*;
+
+/// Scalars of a call; `score_threshold` is NaN for none.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    pub iou_threshold: f32,
+    pub score_threshold: f32,
+    pub max_output: usize,
+}
+
+/// One image's inputs.
+#[derive(Debug, Clone, Copy)]
+pub struct Image<'a> {
+    pub boxes: &'a [[f32; 4]],
+    pub scores: &'a [f32],
+    pub classes: Option<&'a [i32]>,
+}
+
+/// Writes the kept indices of each image to its row of `indices`, padded with -1, and their number
+/// to `counts`.
+pub fn run(images: &[Image<'_>], rule: Rule, indices: &mut [i32], counts: &mut [i32]) {
+    if rule.max_output == 0 {
+        counts.fill(0);
+        return;
+    }
+    let rows = indices.par_chunks_mut(rule.max_output).zip(counts);
+    images.par_iter().zip(rows).for_each(|(image, (row, count))| {
+        let kept = suppress(image, rule);
+        *count = kept.len() as i32;
+        let (head, tail) = row.split_at_mut(kept.len());
+        head.copy_from_slice(&kept);
+        tail.fill(-1);
+    });
+}
+
+/// Kept indices of one image, best first.
+fn suppress(image: &Image<'_>, rule: Rule) -> Vec<i32> {
+    let mut keys: Vec<u64> = (0..image.scores.len()).filter_map(|i| key(image, i, rule.score_threshold)).collect();
+    keys.par_sort_unstable();
+    let order: Vec<u32> = keys.iter().map(|&key| key as u32).collect();
+    let mut kept: Vec<u32> = match image.classes {
+        None => keep_of_class(image.boxes, &order, 0..order.len() as u32, rule),
+        Some(classes) => {
+            let mut places: Vec<u32> = (0..order.len() as u32).collect();
+            places.par_sort_by_key(|&place| classes[order[place as usize] as usize]);
+            let same = |a: &u32, b: &u32| classes[order[*a as usize] as usize] == classes[order[*b as usize] as usize];
+            let groups: Vec<&[u32]> = places.chunk_by(same).collect();
+            let keep = |group: &&[u32]| keep_of_class(image.boxes, &order, group.iter().copied(), rule);
+            groups.par_iter().flat_map_iter(keep).collect()
+        }
+    };
+    kept.sort_unstable();
+    kept.truncate(rule.max_output);
+    kept.iter().map(|&place| order[place as usize] as i32).collect()
+}
+
+/// Ascending keys are descending scores, then ascending indices; none for a box that takes no part.
+fn key(image: &Image<'_>, index: usize, score_threshold: f32) -> Option<u64> {
+    let score = image.scores[index];
+    // With no threshold the comparison with NaN is false and lets every score through.
+    let takes_part = !score.is_nan() && !(score <= score_threshold) && image.boxes[index].iter().all(|c| c.is_finite());
+    let bits = (score + 0.0).to_bits();
+    let ascending = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    takes_part.then(|| u64::from(!ascending) << 32 | index as u64)
+}
+
+/// Places, out of those of one class in order, that greedy suppression keeps; at most `max_output`,
+/// since no more of a class can be among the best of the image.
+fn keep_of_class(boxes: &[[f32; 4]], order: &[u32], places: impl Iterator<Item = u32>, rule: Rule) -> Vec<u32> {
+    let mut keepers = Keepers::default();
+    let mut kept = Vec::new();
+    for place in places {
+        let candidate = boxes[order[place as usize] as usize];
+        if !keepers.suppress(candidate, rule.iou_threshold) {
+            keepers.push(candidate);
+            kept.push(place);
+            if kept.len() == rule.max_output {
+                break;
+            }
+        }
+    }
+    kept
+}
+
+/// Boxes kept so far, a coordinate an array, so that one candidate is tested against several at once.
+#[derive(Default)]
+struct Keepers {
+    x1: Vec<f32>,
+    y1: Vec<f32>,
+    x2: Vec<f32>,
+    y2: Vec<f32>,
+    area: Vec<f32>,
+}
+
+/// Keepers tested before the early exit is looked at.
+const LANES: usize = 16;
+
+impl Keepers {
+    fn push(&mut self, b: [f32; 4]) {
+        self.x1.push(b[0]);
+        self.y1.push(b[1]);
+        self.x2.push(b[2]);
+        self.y2.push(b[3]);
+        self.area.push((b[2] - b[0]) * (b[3] - b[1]));
+    }
+
+    /// The same f32 operations in the same order as the reference: the results are the same bits.
+    fn suppress(&self, b: [f32; 4], threshold: f32) -> bool {
+        let area = (b[2] - b[0]) * (b[3] - b[1]);
+        let tests = |x1: &[f32], y1: &[f32], x2: &[f32], y2: &[f32], keeper_area: &[f32]| {
+            let mut any = false;
+            for i in 0..x1.len() {
+                let width = (x2[i].min(b[2]) - x1[i].max(b[0])).max(0.0);
+                let height = (y2[i].min(b[3]) - y1[i].max(b[1])).max(0.0);
+                let intersection = width * height;
+                any |= intersection / (keeper_area[i] + area - intersection) > threshold;
+            }
+            any
+        };
+        let columns = self.x1.chunks(LANES).zip(self.y1.chunks(LANES)).zip(self.x2.chunks(LANES));
+        columns.zip(self.y2.chunks(LANES)).zip(self.area.chunks(LANES)).any(|((((x1, y1), x2), y2), areas)| {
+            tests(x1, y1, x2, y2, areas)
+        })
+    }
+}
