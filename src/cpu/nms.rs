@@ -5,29 +5,63 @@ use rayon::prelude::*;
 /// Scalars of a call; `score_threshold` is NaN for none.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
+    /// A box is dropped where a kept box of its class overlaps it by more.
     pub iou_threshold: f32,
+    /// Scores must be above it.
     pub score_threshold: f32,
+    /// At most so many boxes of an image are kept.
     pub max_output: usize,
 }
 
-/// One image's inputs.
+/// Inputs of a batch.
 #[derive(Debug, Clone, Copy)]
-pub struct Image<'a> {
+pub struct Batch<'a> {
+    /// `[B, N]`.
     pub boxes: &'a [[f32; 4]],
+    /// `[B, N]`.
     pub scores: &'a [f32],
+    /// `[B, N]`, or none for one class.
     pub classes: Option<&'a [i32]>,
+    /// `[B]`: boxes of each image that take part, clamped to `[0, N]`; none for all.
+    pub counts: Option<&'a [i32]>,
+    /// `N`, not 0.
+    pub boxes_per_image: usize,
 }
 
-/// Writes the kept indices of each image to its row of `indices`, padded with -1, and their number
-/// to `counts`.
-pub fn run(images: &[Image<'_>], rule: Rule, indices: &mut [i32], counts: &mut [i32]) {
-    if rule.max_output == 0 {
-        counts.fill(0);
-        return;
+/// The boxes of one image that take part.
+struct Image<'a> {
+    boxes: &'a [[f32; 4]],
+    scores: &'a [f32],
+    classes: Option<&'a [i32]>,
+}
+
+impl<'a> Batch<'a> {
+    fn image(&self, index: usize) -> Image<'a> {
+        let first = index * self.boxes_per_image;
+        let live = self.counts.map_or(self.boxes_per_image, |c| {
+            (c[index].max(0) as usize).min(self.boxes_per_image)
+        });
+        let range = first..first + live;
+        Image {
+            boxes: &self.boxes[range.clone()],
+            scores: &self.scores[range.clone()],
+            classes: self.classes.map(|classes| &classes[range]),
+        }
     }
-    let rows = indices.par_chunks_mut(rule.max_output).zip(counts);
-    images.par_iter().zip(rows).for_each(|(image, (row, count))| {
-        let kept = suppress(image, rule);
+}
+
+/// Writes the kept indices of each image to its row of `indices` `[B, max_output]`, padded with -1, and their number
+/// to `counts` `[B]`. `max_output` is not 0.
+///
+/// # Panics
+/// When a slice is shorter than its shape.
+pub fn nms(batch: Batch<'_>, rule: Rule, indices: &mut [i32], counts: &mut [i32]) {
+    let rows = indices
+        .par_chunks_mut(rule.max_output)
+        .zip(counts)
+        .enumerate();
+    rows.for_each(|(index, (row, count))| {
+        let kept = suppress(&batch.image(index), rule);
         *count = kept.len() as i32;
         let (head, tail) = row.split_at_mut(kept.len());
         head.copy_from_slice(&kept);
@@ -37,7 +71,9 @@ pub fn run(images: &[Image<'_>], rule: Rule, indices: &mut [i32], counts: &mut [
 
 /// Kept indices of one image, best first.
 fn suppress(image: &Image<'_>, rule: Rule) -> Vec<i32> {
-    let mut keys: Vec<u64> = (0..image.scores.len()).filter_map(|i| key(image, i, rule.score_threshold)).collect();
+    let mut keys: Vec<u64> = (0..image.scores.len())
+        .filter_map(|i| key(image, i, rule.score_threshold))
+        .collect();
     keys.par_sort_unstable();
     let order: Vec<u32> = keys.iter().map(|&key| key as u32).collect();
     let mut kept: Vec<u32> = match image.classes {
@@ -45,30 +81,46 @@ fn suppress(image: &Image<'_>, rule: Rule) -> Vec<i32> {
         Some(classes) => {
             let mut places: Vec<u32> = (0..order.len() as u32).collect();
             places.par_sort_by_key(|&place| classes[order[place as usize] as usize]);
-            let same = |a: &u32, b: &u32| classes[order[*a as usize] as usize] == classes[order[*b as usize] as usize];
+            let same = |a: &u32, b: &u32| {
+                classes[order[*a as usize] as usize] == classes[order[*b as usize] as usize]
+            };
             let groups: Vec<&[u32]> = places.chunk_by(same).collect();
-            let keep = |group: &&[u32]| keep_of_class(image.boxes, &order, group.iter().copied(), rule);
+            let keep =
+                |group: &&[u32]| keep_of_class(image.boxes, &order, group.iter().copied(), rule);
             groups.par_iter().flat_map_iter(keep).collect()
         }
     };
     kept.sort_unstable();
     kept.truncate(rule.max_output);
-    kept.iter().map(|&place| order[place as usize] as i32).collect()
+    kept.iter()
+        .map(|&place| order[place as usize] as i32)
+        .collect()
 }
 
 /// Ascending keys are descending scores, then ascending indices; none for a box that takes no part.
 fn key(image: &Image<'_>, index: usize, score_threshold: f32) -> Option<u64> {
     let score = image.scores[index];
     // With no threshold the comparison with NaN is false and lets every score through.
-    let takes_part = !score.is_nan() && !(score <= score_threshold) && image.boxes[index].iter().all(|c| c.is_finite());
+    let takes_part = !score.is_nan()
+        && !(score <= score_threshold)
+        && image.boxes[index].iter().all(|c| c.is_finite());
     let bits = (score + 0.0).to_bits();
-    let ascending = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    let ascending = if bits >> 31 == 1 {
+        !bits
+    } else {
+        bits | 1 << 31
+    };
     takes_part.then(|| u64::from(!ascending) << 32 | index as u64)
 }
 
 /// Places, out of those of one class in order, that greedy suppression keeps; at most `max_output`,
 /// since no more of a class can be among the best of the image.
-fn keep_of_class(boxes: &[[f32; 4]], order: &[u32], places: impl Iterator<Item = u32>, rule: Rule) -> Vec<u32> {
+fn keep_of_class(
+    boxes: &[[f32; 4]],
+    order: &[u32],
+    places: impl Iterator<Item = u32>,
+    rule: Rule,
+) -> Vec<u32> {
     let mut keepers = Keepers::default();
     let mut kept = Vec::new();
     for place in places {
@@ -119,9 +171,14 @@ impl Keepers {
             }
             any
         };
-        let columns = self.x1.chunks(LANES).zip(self.y1.chunks(LANES)).zip(self.x2.chunks(LANES));
-        columns.zip(self.y2.chunks(LANES)).zip(self.area.chunks(LANES)).any(|((((x1, y1), x2), y2), areas)| {
-            tests(x1, y1, x2, y2, areas)
-        })
+        let columns = self
+            .x1
+            .chunks(LANES)
+            .zip(self.y1.chunks(LANES))
+            .zip(self.x2.chunks(LANES));
+        columns
+            .zip(self.y2.chunks(LANES))
+            .zip(self.area.chunks(LANES))
+            .any(|((((x1, y1), x2), y2), areas)| tests(x1, y1, x2, y2, areas))
     }
 }

@@ -32,6 +32,16 @@ impl Buffer {
         })
     }
 
+    /// Scratch memory of at least `bytes` bytes.
+    pub(crate) fn workspace(context: &Context, bytes: usize) -> Result<Self> {
+        Self::uninitialised(context, DType::I32, bytes.div_ceil(4))
+    }
+
+    /// The memory as bytes, to be written.
+    pub(crate) fn bytes_mut(&mut self) -> CudaViewMut<'_, u8> {
+        self.bytes.as_view_mut()
+    }
+
     /// A copy of these bytes on the device, queued on the context's stream.
     pub(crate) fn upload(context: &Context, dtype: DType, bytes: &[u8]) -> Result<Self> {
         let mut buffer = Self::uninitialised(context, dtype, bytes.len() / dtype.size())?;

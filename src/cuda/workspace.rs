@@ -30,3 +30,16 @@ pub(super) fn check(
     }
     Ok(())
 }
+
+/// Checks that a view of a raw entry holds at least `needed` elements.
+pub(super) fn check_len(op: &'static str, argument: &str, len: usize, needed: usize) -> Result<()> {
+    if len >= needed {
+        return Ok(());
+    }
+    Err(Error::input(
+        op,
+        argument,
+        format!("at least {needed} elements"),
+        len,
+    ))
+}

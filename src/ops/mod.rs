@@ -2,6 +2,9 @@
 //! tensors.
 
 mod check;
+mod nms;
+
+pub use nms::{Kept, NMS_MAX_BOXES, NmsParams, nms};
 
 /// Runs the arm of `$device`. Without the feature `cuda` no context exists, and its arm is not compiled.
 macro_rules! on_device {

@@ -2,3 +2,5 @@
 //!
 //! Everything else is tested against it. It is slow, uses nothing else of the crate, and shares no formula with the
 //! backends where the mathematics leaves a choice.
+
+pub mod nms;

@@ -18,20 +18,35 @@ pub struct NmsRule {
 /// before it, of the same class, has an [`iou`] above the threshold. A NaN score, a score that is not
 /// above the score threshold and a box that is not finite never take part.
 pub fn nms(boxes: &[f32], scores: &[f32], classes: Option<&[i32]>, rule: NmsRule) -> Vec<usize> {
-    let corners = |i: usize| [boxes[4 * i], boxes[4 * i + 1], boxes[4 * i + 2], boxes[4 * i + 3]];
+    let corners = |i: usize| {
+        [
+            boxes[4 * i],
+            boxes[4 * i + 1],
+            boxes[4 * i + 2],
+            boxes[4 * i + 3],
+        ]
+    };
     let class = |i: usize| classes.map_or(0, |c| c[i]);
     let mut order: Vec<usize> = (0..scores.len())
         .filter(|&i| !scores[i].is_nan() && corners(i).iter().all(|c| c.is_finite()))
-        .filter(|&i| rule.score_threshold.is_none_or(|threshold| scores[i] > threshold))
+        .filter(|&i| {
+            rule.score_threshold
+                .is_none_or(|threshold| scores[i] > threshold)
+        })
         .collect();
     // Adding 0 makes -0 equal to 0 in the total order of floats too; NaN is gone.
-    order.sort_by(|&a, &b| (scores[b] + 0.0).total_cmp(&(scores[a] + 0.0)).then(a.cmp(&b)));
+    order.sort_by(|&a, &b| {
+        (scores[b] + 0.0)
+            .total_cmp(&(scores[a] + 0.0))
+            .then(a.cmp(&b))
+    });
     let mut kept: Vec<usize> = Vec::new();
     for i in order {
         if kept.len() == rule.max_output {
             break;
         }
-        let suppresses = |&k: &usize| class(k) == class(i) && iou(corners(k), corners(i)) > rule.iou_threshold;
+        let suppresses =
+            |&k: &usize| class(k) == class(i) && iou(corners(k), corners(i)) > rule.iou_threshold;
         if !kept.iter().any(suppresses) {
             kept.push(i);
         }

@@ -104,7 +104,10 @@ impl<'m> Row<'m> {
     ) -> Result<Row<'m>, LaneError> {
         Row::check_alignment(addresses, mask, size)?;
         let skew = (span.data_ptr() as u64).wrapping_sub(base);
-        assert!(skew & (size as u64 - 1) == 0, "base less aligned than the access");
+        assert!(
+            skew & (size as u64 - 1) == 0,
+            "base less aligned than the access"
+        );
         if mask != 0 {
             let (low, high) = extremes(addresses, mask);
             if low < base
