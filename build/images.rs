@@ -22,7 +22,11 @@ pub fn write(out: &Path, images: &[Image], nvcc: &str, archs: &str) -> Result<()
         copy(&image.fatbin, &fatbin)?;
         copy(&image.report, &directory.join(format!("{stem}.ptxas.txt")))?;
         // Writing to a String cannot fail.
-        let _ = writeln!(table, "    ({:?}, include_bytes!({fatbin:?})),", image.name);
+        let _ = writeln!(
+            table,
+            "    ({:?}, &Aligned(*include_bytes!({fatbin:?})).0),",
+            image.name
+        );
     }
     write_table(out, &table, &format!("Some({nvcc:?})"), archs, "None")
 }
@@ -46,7 +50,11 @@ fn write_table(
     absent: &str,
 ) -> Result<(), String> {
     let text = format!(
-        "/// Every compiled kernel file: its path below `kernels/` without extension, and its fatbin.
+        "/// Images are read by the driver in place, as structures of 8-byte words.
+#[allow(dead_code)] // Without images nothing is aligned.
+#[repr(C, align(16))]
+struct Aligned<T>(T);
+/// Every compiled kernel file: its path below `kernels/` without extension, and its fatbin.
 pub static IMAGES: &[(&str, &[u8])] = &[
 {table}];
 /// The version of the nvcc that compiled them.

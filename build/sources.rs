@@ -126,10 +126,10 @@ fn normal(path: &Path) -> PathBuf {
     folded
 }
 
-/// The family that the comment at the top of `text` declares.
+/// The family that `text` declares.
 fn family(text: &str) -> Result<Family, String> {
-    let header = text.lines().take_while(|line| line.starts_with("//"));
-    let declared: Vec<&str> = header
+    let declared: Vec<&str> = text
+        .lines()
         .filter_map(|line| line.strip_prefix("// archs:"))
         .map(str::trim)
         .collect();

@@ -1,5 +1,6 @@
 //! Element types.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use std::fmt;
 use std::str::FromStr;
@@ -71,6 +72,10 @@ pub trait Float: Element {
     fn to_f32(self) -> f32;
     /// The nearest value, ties to even; out of range becomes infinite.
     fn from_f32(value: f32) -> Self;
+    /// [`to_f32`](Float::to_f32) of each element. The slices are of one length.
+    fn widen(from: &[Self], to: &mut [f32]);
+    /// [`from_f32`](Float::from_f32) of each element. The slices are of one length.
+    fn narrow(from: &[f32], to: &mut [Self]);
 }
 
 impl Element for f32 {
@@ -95,6 +100,14 @@ impl Float for f32 {
     fn from_f32(value: f32) -> Self {
         value
     }
+    #[inline(always)]
+    fn widen(from: &[Self], to: &mut [f32]) {
+        to.copy_from_slice(from);
+    }
+    #[inline(always)]
+    fn narrow(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
+    }
 }
 
 impl Float for f16 {
@@ -106,6 +119,12 @@ impl Float for f16 {
     fn from_f32(value: f32) -> Self {
         f16::from_f32(value)
     }
+    fn widen(from: &[Self], to: &mut [f32]) {
+        from.convert_to_f32_slice(to);
+    }
+    fn narrow(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
+    }
 }
 
 impl Float for bf16 {
@@ -116,5 +135,11 @@ impl Float for bf16 {
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         bf16::from_f32(value)
+    }
+    fn widen(from: &[Self], to: &mut [f32]) {
+        from.convert_to_f32_slice(to);
+    }
+    fn narrow(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
     }
 }

@@ -4,6 +4,7 @@
 //! - [`reference`](mod@reference): the definition of each op, in plain loops: what everything else is tested against.
 //! - [`cuda`]: the raw entries, for those who bring their own buffers, stream and workspace.
 //! - [`cpu`]: the same for the processor, on slices.
+//! - [`io`]: tensors in files.
 
 pub mod cpu;
 #[cfg(feature = "cuda")]
@@ -13,7 +14,9 @@ pub mod cuda;
 pub mod cuda;
 mod dtype;
 mod error;
+pub mod io;
 pub mod ops;
+pub mod params;
 pub mod reference;
 mod tensor;
 #[cfg(feature = "testing")]

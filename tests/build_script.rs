@@ -173,7 +173,7 @@ fn sources_have_names_families_and_their_includes() {
         "attention/forward.cu",
         "// archs: sm_90a\n#include \"tile.cuh\"\n",
     );
-    tree.file("plain.cu", "int x;\n// archs: sm_90a\n");
+    tree.file("plain.cu", "int x;\n//archs: sm_90a\n");
     let kernels = sources::scan(tree.root()).expect("a good tree");
     let summary: Vec<_> = kernels
         .iter()

@@ -4,15 +4,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module of `src/` may import from the crate. `testing` serves tests of all layers and may see any.
-const MAY_IMPORT: [(&str, &[&str]); 10] = [
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("error", &[]),
     ("dtype", &[]),
+    ("params", &["error"]),
     ("reference", &[]),
-    ("cpu", &["error", "dtype"]),
-    ("cuda", &["error", "dtype"]),
-    ("cuda_absent", &["error", "dtype"]),
+    ("cpu", &["error", "dtype", "params"]),
+    ("cuda", &["error", "dtype", "params"]),
+    ("cuda_absent", &["error", "dtype", "params"]),
     ("tensor", &["error", "dtype", "cuda"]),
-    ("ops", &["error", "dtype", "tensor", "cpu", "cuda"]),
+    (
+        "ops",
+        &["error", "dtype", "params", "tensor", "cpu", "cuda"],
+    ),
     ("models", &["error", "dtype", "tensor", "ops", "io"]),
     ("io", &["error", "dtype", "tensor"]),
 ];

@@ -1,2 +1,38 @@
-//! The program `ocelli`.
-fn main() {}
+//! The program `ocelli`: ops and models on files.
+
+mod info;
+mod op;
+mod settings;
+mod target;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(version, about = "Detection and attention kernels on files")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print the devices, the driver and how the kernels were built.
+    Info,
+    /// Run one op on the tensors of a safetensors file.
+    Op(op::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Info => info::run(),
+        Command::Op(options) => op::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,2 +1,14 @@
+// Structs that the host fills, and which it mirrors field by field.
 #pragma once
-#define OCELLI_PARAMS(T,N) static_assert(sizeof(T)==N)
+
+// Division of n < 2^31 by a number known at launch. Mirrors `Divisor` in src/cuda/divisor.rs.
+struct Divisor {
+  unsigned multiplier;  // 0 for division by 1
+  unsigned shift;
+};
+static_assert(sizeof(Divisor) == 8, "mirrored by the host");
+
+__device__ __forceinline__ int divide(int n, Divisor by) {
+  if (by.multiplier == 0) return n;
+  return static_cast<int>(__umulhi(static_cast<unsigned>(n), by.multiplier) >> by.shift);
+}

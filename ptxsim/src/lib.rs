@@ -16,7 +16,12 @@
 //! client   for test programs: load the shared library, read its reports
 //! ```
 
+pub mod checks;
+pub mod exec;
+pub mod image;
 pub mod memory;
+pub mod program;
 pub mod ptx;
 pub mod report;
 pub mod sim;
+pub mod tensor;

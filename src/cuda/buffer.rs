@@ -32,14 +32,23 @@ impl Buffer {
         })
     }
 
-    /// Scratch memory of at least `bytes` bytes.
-    pub(crate) fn workspace(context: &Context, bytes: usize) -> Result<Self> {
-        Self::uninitialised(context, DType::I32, bytes.div_ceil(4))
+    /// A copy of these elements on the device, queued on the context's stream.
+    ///
+    /// # Errors
+    /// [`Error::Driver`], for want of memory, for example.
+    pub fn from_slice<T: Element>(context: &Context, elements: &[T]) -> Result<Self> {
+        Self::upload(context, T::DTYPE, bytemuck::cast_slice(elements))
     }
 
-    /// The memory as bytes, to be written.
-    pub(crate) fn bytes_mut(&mut self) -> CudaViewMut<'_, u8> {
-        self.bytes.as_view_mut()
+    /// The elements, copied to the host after all queued work is done.
+    ///
+    /// # Errors
+    /// When `T` is not their type; [`Error::Driver`], also for a fault in an earlier kernel.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        self.check_type::<T>()?;
+        let mut elements = vec![T::default(); self.len];
+        self.download(bytemuck::cast_slice_mut(&mut elements))?;
+        Ok(elements)
     }
 
     /// A copy of these bytes on the device, queued on the context's stream.

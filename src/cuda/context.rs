@@ -5,6 +5,7 @@ use super::launch::{Kernel, Launch};
 use crate::error::{Error, Result};
 use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUfunction_attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError};
+use std::error::Error as _;
 use std::sync::Arc;
 
 /// A GPU, a stream on it, and the kernels loaded there.
@@ -172,6 +173,20 @@ impl std::fmt::Debug for Context {
     }
 }
 
+/// The newest CUDA version that the driver supports, e.g. `13.0`.
+///
+/// # Errors
+/// [`Error::NoDriver`], [`Error::NoDevice`] or [`Error::Driver`].
+pub fn driver_version() -> Result<String> {
+    probe_driver()?;
+    let mut version = 0;
+    // SAFETY: the driver is loaded, as was just found, and writes one `int` to where it is told.
+    unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) }
+        .result()
+        .map_err(driver_error("asking for its version"))?;
+    Ok(format!("{}.{}", version / 1000, version % 1000 / 10))
+}
+
 /// Wraps a driver error with what was being done.
 pub(super) fn driver_error(doing: &'static str) -> impl Fn(DriverError) -> Error {
     move |error| Error::Driver {
@@ -189,7 +204,10 @@ fn probe_driver() -> Result<()> {
         // SAFETY: NVIDIA's driver library is made to be loaded by any program; its initialisers ask nothing of us.
         match unsafe { libloading::Library::new(name) } {
             Ok(_) => return initialise(),
-            Err(error) => tried.push(error.to_string()),
+            Err(error) => tried.push(match error.source() {
+                Some(cause) => cause.to_string(),
+                None => error.to_string(),
+            }),
         }
     }
     Err(Error::NoDriver {

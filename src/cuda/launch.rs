@@ -6,7 +6,7 @@ use std::fmt;
 /// A kernel: the image that holds it and its `extern "C"` symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Kernel {
-    /// Stem of the `.cu` file.
+    /// Path of the `.cu` file below `kernels/`, without its extension.
     pub image: &'static str,
     /// Symbol, `<op>_<stage>_<dtype>`.
     pub symbol: &'static str,

@@ -8,13 +8,15 @@
 
 mod buffer;
 mod context;
+mod divisor;
 mod image;
 mod launch;
 pub mod nms;
+pub mod sigmoid_focal_loss;
 mod workspace;
 
 pub use buffer::Buffer;
-pub use context::{Context, Properties};
+pub use context::{Context, Properties, driver_version};
 /// The version of cudarc whose types the raw entries take.
 pub use cudarc;
 pub use image::{Toolkit, images, toolkit};
@@ -23,5 +25,5 @@ pub use workspace::WORKSPACE_ALIGNMENT;
 
 /// Every kernel that the host side launches.
 pub fn kernels() -> Vec<Kernel> {
-    [&nms::KERNELS[..]].concat()
+    nms::kernels().chain(sigmoid_focal_loss::kernels()).collect()
 }

@@ -1,9 +1,12 @@
-//! Host side of `kernels/nms.cu`.
+//! Non-maximum suppression on CUDA: one launch where the boxes of an image fit on chip; sorted runs and chunks otherwise.
 
-use super::context::{Context, Properties, driver_error};
+use super::context::driver_error;
 use super::launch::{Kernel, Launch, OptionalArgument};
 use super::workspace::{self, piece};
-use crate::error::Result;
+use super::{Buffer, Context, Properties};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::params::Nms;
 use cudarc::driver::{CudaView, CudaViewMut, DevicePtrMut, DeviceRepr, PushKernelArg};
 use std::fmt;
 
@@ -12,9 +15,6 @@ const SORT: Kernel = kernel("nms_sort_f32");
 const MERGE: Kernel = kernel("nms_merge_keys");
 const CHUNK: Kernel = kernel("nms_chunk_f32");
 
-/// Kernels of this module.
-pub(super) const KERNELS: [Kernel; 4] = [BLOCK, SORT, MERGE, CHUNK];
-
 const fn kernel(symbol: &'static str) -> Kernel {
     Kernel {
         image: "nms",
@@ -22,22 +22,29 @@ const fn kernel(symbol: &'static str) -> Kernel {
     }
 }
 
+/// Every kernel of the op.
+pub(super) fn kernels() -> impl Iterator<Item = Kernel> {
+    [BLOCK, SORT, MERGE, CHUNK].into_iter()
+}
+
+const OP: &str = "nms";
 /// Threads of every block of `kernels/nms.cu`.
 const THREADS: u32 = 512;
 /// Boxes of an image that one block holds in registers: 10 a thread, more would spill.
 const BLOCK_BOXES: usize = 10 * THREADS as usize;
+/// Images are blocks in y.
+const MAX_IMAGES: usize = 65_535;
+/// Most boxes of an image: their places and indices fit an `i32` with room for every sum of them.
+const MAX_BOXES: usize = 1 << 20;
 /// Keys that one block sorts in 32 KiB of shared memory.
 const RUN: usize = 4096;
 /// Sorted boxes resolved by one launch.
 const CHUNK_BOXES: usize = 1024;
 
-/// Most boxes an image may have: the sorted keys' places and all sums of them fit an `i32` with room to spare.
-pub const MAX_BOXES: usize = 1 << 20;
-
-/// Scalars, laid out as `NmsParams` of the kernels.
+/// Scalars, laid out as in `kernels/nms.cu`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-struct Params {
+struct Scalars {
     iou_threshold: f32,
     score_threshold: f32,
     boxes_per_image: i32,
@@ -45,10 +52,10 @@ struct Params {
     run_length: i32,
     chunk: i32,
 }
-const _: () = assert!(size_of::<Params>() == 24);
+const _: () = assert!(size_of::<Scalars>() == 24);
 
 // SAFETY: `repr(C)`, no padding, and the same fields in the same order as the kernels' struct.
-unsafe impl DeviceRepr for Params {}
+unsafe impl DeviceRepr for Scalars {}
 
 /// What one call launches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,8 +79,17 @@ enum Route {
 }
 
 impl Plan {
-    /// Plans for `images` of at most `boxes_per_image` (at most [`MAX_BOXES`]) boxes; none may be 0.
-    pub fn new(gpu: &Properties, images: usize, boxes_per_image: usize, max_output: usize) -> Self {
+    /// Plans for `images` of `boxes_per_image` boxes.
+    ///
+    /// # Errors
+    /// When one of the three is 0, for which there is nothing to launch, or there are more than 65535 images or 2^20 boxes.
+    pub fn new(gpu: &Properties, images: usize, boxes_per_image: usize, max_output: usize) -> Result<Self> {
+        let extents = [("images", images, MAX_IMAGES), ("boxes", boxes_per_image, MAX_BOXES), ("max_output", max_output, boxes_per_image)];
+        for (argument, extent, most) in extents {
+            if extent == 0 || extent > most {
+                return Err(Error::input(OP, argument, format!("in [1, {most}]"), extent));
+            }
+        }
         let launch = |kernel, blocks: usize, shared_bytes: usize| Launch {
             kernel,
             grid: [blocks as u32, images as u32, 1],
@@ -96,12 +112,12 @@ impl Plan {
                 chunk: launch(CHUNK, blocks, 0),
             }
         };
-        Self {
+        Ok(Self {
             images,
             boxes_per_image,
             max_output,
             route,
-        }
+        })
     }
 
     /// Keys of an image in memory: whole runs.
@@ -150,128 +166,145 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Device views of one call; shapes as in [`ops::nms`](crate::ops::nms).
-pub struct NmsViews<'a> {
-    /// `[B, N, 4]`.
+/// Device buffers of one call. Shapes as in [`ops::nms`](crate::ops::nms), for the plan's images and boxes.
+pub struct Arguments<'a> {
+    /// `[B, N, 4]`, aligned to 16 bytes.
     pub boxes: CudaView<'a, f32>,
     /// `[B, N]`.
     pub scores: CudaView<'a, f32>,
     /// `[B, N]`, or none for one class.
     pub classes: Option<CudaView<'a, i32>>,
-    /// `[B]`, boxes of each image that take part, or none for all.
+    /// `[B]`: boxes of each image that take part, or none for all.
     pub counts: Option<CudaView<'a, i32>>,
     /// `[B, max_output]`, written whole.
     pub indices: CudaViewMut<'a, i32>,
     /// `[B]`, written whole.
     pub kept: CudaViewMut<'a, i32>,
+    /// At least [`Plan::workspace_bytes`], aligned to [`WORKSPACE_ALIGNMENT`](super::WORKSPACE_ALIGNMENT).
+    pub workspace: CudaViewMut<'a, u8>,
 }
 
-/// Thresholds of one call; `score_threshold` none lets every number through.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct NmsThresholds {
-    /// In `[0, inf)`.
-    pub iou: f32,
-    /// Scores must be above it.
-    pub score: Option<f32>,
-}
-
-/// Queues non-maximum suppression on the context's stream.
+/// Queues the op on the context's stream: no allocation, no waiting.
 ///
 /// # Errors
-/// When a view or the workspace is shorter than the plan needs, or the driver fails.
-pub fn nms(
-    context: &Context,
-    plan: &Plan,
-    thresholds: NmsThresholds,
-    views: &mut NmsViews<'_>,
-    workspace: &mut CudaViewMut<'_, u8>,
-) -> Result<()> {
-    check(plan, views)?;
-    workspace::check("nms", context, workspace, plan.workspace_bytes())?;
-    let params = Params {
-        iou_threshold: thresholds.iou,
-        score_threshold: thresholds.score.unwrap_or(f32::NAN),
+/// [`Error::Input`] when a buffer's length or alignment does not fit the plan; [`Error::ImageUnfit`] or [`Error::Driver`].
+pub fn launch(context: &Context, plan: &Plan, params: &Nms, arguments: &mut Arguments<'_>) -> Result<()> {
+    params.check(plan.boxes_per_image)?;
+    check(context, plan, arguments)?;
+    let scalars = Scalars {
+        iou_threshold: params.iou_threshold,
+        score_threshold: params.score_threshold.unwrap_or(f32::NAN),
         boxes_per_image: plan.boxes_per_image as i32,
         max_output: plan.max_output as i32,
         run_length: 0,
         chunk: 0,
     };
     match &plan.route {
-        Route::Block(block) => run_block(context, block, params, views),
+        Route::Block(block) => run_block(context, block, scalars, arguments),
         Route::Chunks { sort, merge, chunk } => {
-            let (address, _guard) = workspace.device_ptr_mut(context.stream());
+            // The stream orders all launches; the guard's events would add nothing.
+            let (address, _) = arguments.workspace.device_ptr_mut(context.stream());
             let buffers = [address, address + plan.key_bytes() as u64];
             let chunk_kept = address + 2 * plan.key_bytes() as u64;
-            run_sort(context, sort, params, views, buffers[0], chunk_kept)?;
-            let sorted = run_merges(context, merge, params, plan.merges(), buffers)?;
+            run_sort(context, sort, scalars, arguments, buffers[0], chunk_kept)?;
+            let sorted = run_merges(context, merge, scalars, plan.merges(), buffers)?;
             let chunks = plan.chunks() as i32;
             (0..chunks).try_for_each(|index| {
-                let params = Params {
-                    chunk: index,
-                    ..params
-                };
-                run_chunk(context, chunk, params, views, chunks, sorted, chunk_kept)
+                let scalars = Scalars { chunk: index, ..scalars };
+                run_chunk(context, chunk, scalars, arguments, chunks, sorted, chunk_kept)
             })
         }
     }
 }
 
-fn check(plan: &Plan, views: &NmsViews<'_>) -> Result<()> {
+/// Queues the op on buffers of its own: indices and counts.
+pub(crate) fn run(
+    context: &Context,
+    [images, boxes_per_image, max_output]: [usize; 3],
+    params: &Nms,
+    [boxes, scores]: [&Buffer; 2],
+    classes: Option<&Buffer>,
+    counts: Option<&Buffer>,
+) -> Result<(Buffer, Buffer)> {
+    let plan = Plan::new(context.properties(), images, boxes_per_image, max_output)?;
+    let mut workspace = workspace::allocate(context, plan.workspace_bytes())?;
+    let mut indices = Buffer::uninitialised(context, DType::I32, images * max_output)?;
+    let mut kept = Buffer::uninitialised(context, DType::I32, images)?;
+    let mut arguments = Arguments {
+        boxes: boxes.view()?,
+        scores: scores.view()?,
+        classes: classes.map(Buffer::view).transpose()?,
+        counts: counts.map(Buffer::view).transpose()?,
+        indices: indices.view_mut()?,
+        kept: kept.view_mut()?,
+        workspace: workspace.as_view_mut(),
+    };
+    launch(context, &plan, params, &mut arguments)?;
+    Ok((indices, kept))
+}
+
+fn check(context: &Context, plan: &Plan, arguments: &Arguments<'_>) -> Result<()> {
     let (images, all) = (plan.images, plan.images * plan.boxes_per_image);
-    let classes = views.classes.as_ref().map_or(all, CudaView::len);
-    let counts = views.counts.as_ref().map_or(images, CudaView::len);
-    workspace::check_len("nms", "boxes", views.boxes.len(), 4 * all)?;
-    workspace::check_len("nms", "scores", views.scores.len(), all)?;
-    workspace::check_len("nms", "classes", classes, all)?;
-    workspace::check_len("nms", "counts", counts, images)?;
-    workspace::check_len(
-        "nms",
-        "indices",
-        views.indices.len(),
-        images * plan.max_output,
-    )?;
-    workspace::check_len("nms", "kept", views.kept.len(), images)
+    let lengths = [
+        ("boxes", Some(arguments.boxes.len()), 4 * all),
+        ("scores", Some(arguments.scores.len()), all),
+        ("classes", arguments.classes.as_ref().map(CudaView::len), all),
+        ("counts", arguments.counts.as_ref().map(CudaView::len), images),
+        ("indices", Some(arguments.indices.len()), images * plan.max_output),
+        ("kept", Some(arguments.kept.len()), images),
+    ];
+    for (argument, len, expected) in lengths {
+        if len.is_some_and(|len| len != expected) {
+            let rule = format!("{expected} elements");
+            return Err(Error::input(OP, argument, rule, len.unwrap_or_default()));
+        }
+    }
+    let (address, _guard) = arguments.boxes.device_ptr(context.stream());
+    if address % 16 != 0 {
+        return Err(Error::input(OP, "boxes", "aligned to 16 bytes", format!("{address:#x}")));
+    }
+    workspace::check(OP, context, &arguments.workspace, plan.workspace_bytes())
 }
 
 fn run_block(
     context: &Context,
     launch: &Launch,
-    params: Params,
-    views: &mut NmsViews<'_>,
+    scalars: Scalars,
+    arguments: &mut Arguments<'_>,
 ) -> Result<()> {
     let function = context.function_for(launch)?;
-    let mut arguments = context.stream().launch_builder(&function);
-    arguments.arg(&params).arg(&views.boxes).arg(&views.scores);
-    arguments.optional(&views.classes).optional(&views.counts);
-    arguments.arg(&mut views.indices).arg(&mut views.kept);
+    let mut builder = context.stream().launch_builder(&function);
+    builder.arg(&scalars).arg(&arguments.boxes).arg(&arguments.scores);
+    builder.optional(&arguments.classes).optional(&arguments.counts);
+    builder.arg(&mut arguments.indices).arg(&mut arguments.kept);
     // SAFETY: the arguments are those of nms_block_f32 in its order; `check` saw that each view holds what the plan's
     // grid indexes, and the shared memory holds the next power of two of keys.
-    unsafe { arguments.launch(launch.config()) }.map_err(driver_error("launching nms"))?;
+    unsafe { builder.launch(launch.config()) }.map_err(driver_error("launching nms"))?;
     Ok(())
 }
 
 fn run_sort(
     context: &Context,
     launch: &Launch,
-    params: Params,
-    views: &mut NmsViews<'_>,
+    scalars: Scalars,
+    arguments: &mut Arguments<'_>,
     keys: u64,
     chunk_kept: u64,
 ) -> Result<()> {
     let function = context.function_for(launch)?;
-    let mut arguments = context.stream().launch_builder(&function);
+    let mut builder = context.stream().launch_builder(&function);
     arguments
-        .arg(&params)
-        .arg(&views.boxes)
-        .arg(&views.scores)
-        .optional(&views.counts);
+        .arg(&scalars)
+        .arg(&arguments.boxes)
+        .arg(&arguments.scores)
+        .optional(&arguments.counts);
     arguments
         .arg(&keys)
-        .arg(&mut views.indices)
+        .arg(&mut arguments.indices)
         .arg(&chunk_kept);
     // SAFETY: the arguments are those of nms_sort_f32 in its order; the two addresses are pieces of the workspace,
     // as long as `workspace_bytes` counts them.
-    unsafe { arguments.launch(launch.config()) }.map_err(driver_error("launching nms"))?;
+    unsafe { builder.launch(launch.config()) }.map_err(driver_error("launching nms"))?;
     Ok(())
 }
 
@@ -279,21 +312,21 @@ fn run_sort(
 fn run_merges(
     context: &Context,
     launch: &Launch,
-    params: Params,
+    scalars: Scalars,
     runs: impl Iterator<Item = usize>,
     [mut from, mut to]: [u64; 2],
 ) -> Result<u64> {
     let function = context.function_for(launch)?;
     for run in runs {
-        let params = Params {
+        let scalars = Scalars {
             run_length: run as i32,
             ..params
         };
-        let mut arguments = context.stream().launch_builder(&function);
-        arguments.arg(&params).arg(&from).arg(&to);
+        let mut builder = context.stream().launch_builder(&function);
+        builder.arg(&scalars).arg(&from).arg(&to);
         // SAFETY: the arguments are those of nms_merge_keys in its order; the buffers are distinct pieces of the
         // workspace with a key a thread.
-        unsafe { arguments.launch(launch.config()) }.map_err(driver_error("launching nms"))?;
+        unsafe { builder.launch(launch.config()) }.map_err(driver_error("launching nms"))?;
         (from, to) = (to, from);
     }
     Ok(from)
@@ -302,21 +335,21 @@ fn run_merges(
 fn run_chunk(
     context: &Context,
     launch: &Launch,
-    params: Params,
-    views: &mut NmsViews<'_>,
+    scalars: Scalars,
+    arguments: &mut Arguments<'_>,
     chunks: i32,
     keys: u64,
     chunk_kept: u64,
 ) -> Result<()> {
     let function = context.function_for(launch)?;
-    let mut arguments = context.stream().launch_builder(&function);
-    arguments.arg(&params).arg(&views.boxes);
-    arguments.optional(&views.classes).optional(&views.counts);
-    arguments.arg(&chunks).arg(&keys).arg(&chunk_kept);
-    arguments.arg(&mut views.indices).arg(&mut views.kept);
+    let mut builder = context.stream().launch_builder(&function);
+    builder.arg(&scalars).arg(&arguments.boxes);
+    builder.optional(&arguments.classes).optional(&arguments.counts);
+    builder.arg(&chunks).arg(&keys).arg(&chunk_kept);
+    builder.arg(&mut arguments.indices).arg(&mut arguments.kept);
     // SAFETY: the arguments are those of nms_chunk_f32 in its order; keys in the workspace are indices below the
     // image's count, or none.
-    unsafe { arguments.launch(launch.config()) }.map_err(driver_error("launching nms"))?;
+    unsafe { builder.launch(launch.config()) }.map_err(driver_error("launching nms"))?;
     Ok(())
 }
 
@@ -325,7 +358,7 @@ mod tests {
     use super::*;
 
     fn plan(boxes: usize) -> Plan {
-        Plan::new(&Properties::new((9, 0), 132, 232_448), 8, boxes, 300)
+        Plan::new(&Properties::new((9, 0), 132, 232_448), 8, boxes, 300).unwrap()
     }
 
     #[test]

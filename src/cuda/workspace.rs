@@ -1,8 +1,9 @@
 //! Scratch memory that the caller lends to a raw entry.
 
 use super::Context;
+use super::context::driver_error;
 use crate::error::{Error, Result};
-use cudarc::driver::{CudaViewMut, DevicePtr};
+use cudarc::driver::{CudaSlice, CudaViewMut, DevicePtr};
 
 /// Alignment in bytes of a workspace and of each piece of it: what the driver's allocator gives.
 pub const WORKSPACE_ALIGNMENT: usize = 256;
@@ -24,22 +25,17 @@ pub(super) fn check(
         return Err(Error::input(op, "workspace", rule, workspace.len()));
     }
     let (address, _guard) = workspace.device_ptr(context.stream());
-    if bytes > 0 && address % WORKSPACE_ALIGNMENT as u64 != 0 {
+    if bytes > 0 && !address.is_multiple_of(WORKSPACE_ALIGNMENT as u64) {
         let rule = format!("aligned to {WORKSPACE_ALIGNMENT} bytes");
         return Err(Error::input(op, "workspace", rule, format!("{address:#x}")));
     }
     Ok(())
 }
 
-/// Checks that a view of a raw entry holds at least `needed` elements.
-pub(super) fn check_len(op: &'static str, argument: &str, len: usize, needed: usize) -> Result<()> {
-    if len >= needed {
-        return Ok(());
-    }
-    Err(Error::input(
-        op,
-        argument,
-        format!("at least {needed} elements"),
-        len,
-    ))
+/// A workspace for one call on the context's stream.
+pub(super) fn allocate(context: &Context, bytes: usize) -> Result<CudaSlice<u8>> {
+    // SAFETY: any bit pattern is a valid `u8`, and kernels write a workspace before they read it. The driver refuses to
+    // allocate nothing.
+    unsafe { context.stream().alloc(bytes.max(1)) }
+        .map_err(driver_error("allocating device memory"))
 }

@@ -9,13 +9,12 @@ pub(super) fn shape(
     op: &'static str,
     argument: &str,
     tensor: &Tensor,
-    rule: &str,
     expected: &[usize],
 ) -> Result<()> {
     if tensor.shape() == expected {
         return Ok(());
     }
-    let rule = format!("{rule} = {}", ShapeText(expected));
+    let rule = ShapeText(expected).to_string();
     Err(Error::input(op, argument, rule, ShapeText(tensor.shape())))
 }
 
@@ -37,19 +36,6 @@ pub(super) fn dtype(
     ))
 }
 
-/// `argument` must be of a float type.
-pub(super) fn float(op: &'static str, argument: &str, tensor: &Tensor) -> Result<()> {
-    if tensor.dtype().is_float() {
-        return Ok(());
-    }
-    Err(Error::input(
-        op,
-        argument,
-        "of type f32, f16 or bf16",
-        tensor.dtype(),
-    ))
-}
-
 /// `argument` must lie where the op runs.
 pub(super) fn device(
     op: &'static str,
@@ -63,21 +49,7 @@ pub(super) fn device(
     Err(Error::input(
         op,
         argument,
-        format!("on {device}, like the first"),
+        format!("on {device}, as the others are"),
         tensor.device(),
     ))
-}
-
-/// A scalar must satisfy `holds`, which is false for NaN.
-pub(super) fn scalar(
-    op: &'static str,
-    argument: &str,
-    value: f32,
-    rule: &str,
-    holds: bool,
-) -> Result<()> {
-    if holds {
-        return Ok(());
-    }
-    Err(Error::input(op, argument, rule, value))
 }

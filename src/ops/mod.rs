@@ -3,8 +3,10 @@
 
 mod check;
 mod nms;
+mod sigmoid_focal_loss;
 
-pub use nms::{Kept, NMS_MAX_BOXES, NmsParams, nms};
+pub use nms::{Kept, nms};
+pub use sigmoid_focal_loss::{sigmoid_focal_loss, sigmoid_focal_loss_with_gradient};
 
 /// Runs the arm of `$device`. Without the feature `cuda` no context exists, and its arm is not compiled.
 macro_rules! on_device {
@@ -19,10 +21,10 @@ macro_rules! on_device {
     };
 }
 
-/// Runs `$body` with the type `$T` standing for the float type `$dtype`, or returns `$otherwise`.
+/// Runs `$body` with the type `$T` standing for the float type of `$tensor`; an integer tensor is an error.
 macro_rules! with_float {
-    ($dtype:expr, $T:ident => $body:expr, else => $otherwise:expr $(,)?) => {
-        match $dtype {
+    ($op:expr, $argument:expr, $tensor:expr, $T:ident => $body:expr) => {
+        match $tensor.dtype() {
             crate::DType::F32 => {
                 type $T = f32;
                 $body
@@ -35,7 +37,12 @@ macro_rules! with_float {
                 type $T = half::bf16;
                 $body
             }
-            crate::DType::I32 => $otherwise,
+            dtype => Err(crate::Error::input(
+                $op,
+                $argument,
+                "of type f32, f16 or bf16",
+                dtype,
+            )),
         }
     };
 }

@@ -1,8 +1,8 @@
 //! Greedy non-maximum suppression by its definition.
 
-/// What [`nms`] may keep.
+/// Scalars of [`nms`].
 #[derive(Debug, Clone, Copy)]
-pub struct NmsRule {
+pub struct Nms {
     /// A box is dropped where a kept box of its class overlaps it by more than this.
     pub iou_threshold: f32,
     /// Scores must be above this, where given.
@@ -17,7 +17,7 @@ pub struct NmsRule {
 /// Boxes are visited by descending score, ties by ascending index; each is kept unless a box kept
 /// before it, of the same class, has an [`iou`] above the threshold. A NaN score, a score that is not
 /// above the score threshold and a box that is not finite never take part.
-pub fn nms(boxes: &[f32], scores: &[f32], classes: Option<&[i32]>, rule: NmsRule) -> Vec<usize> {
+pub fn nms(boxes: &[f32], scores: &[f32], classes: Option<&[i32]>, rule: Nms) -> Vec<usize> {
     let corners = |i: usize| {
         [
             boxes[4 * i],

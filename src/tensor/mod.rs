@@ -165,6 +165,14 @@ impl Tensor {
         }
     }
 
+    /// The bytes of a tensor on the CPU.
+    pub(crate) fn host_bytes(&self) -> Result<&[u8]> {
+        match &self.storage {
+            Storage::Cpu(data) => Ok(data.bytes()),
+            Storage::Cuda(_) => Err(Error::input("tensor", "device", "cpu", self.device())),
+        }
+    }
+
     /// The device memory of a tensor on CUDA.
     pub(crate) fn as_cuda(&self) -> Result<&cuda::Buffer> {
         match &self.storage {

@@ -1,1 +1,12 @@
-//! Tools for property tests.
+//! Tools for property tests against [`reference`](mod@crate::reference): for this crate's tests, and for those of people who write
+//! kernels of their own.
+//!
+//! - [`budget`]: how far a result may lie from the exact one.
+//! - [`compare`]: comparisons that NaN fails, element by element.
+//! - [`guard`]: output buffers that show what was not written, and what should not have been.
+//! - [`strategy`]: sizes and data on which kernels go wrong.
+
+pub mod budget;
+pub mod compare;
+pub mod guard;
+pub mod strategy;

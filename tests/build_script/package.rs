@@ -35,6 +35,7 @@ impl Package {
             "include!(concat!(env!(\"OUT_DIR\"), \"/kernels.rs\"));
             fn main() {
                 for (name, image) in IMAGES {
+                    assert_eq!(image.as_ptr() as usize % 16, 0);
                     print!(\"{name}: {}\", String::from_utf8_lossy(image));
                 }
                 println!(\"{NVCC:?} {ARCHS:?} {ABSENT:?}\");

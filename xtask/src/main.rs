@@ -1,2 +1,66 @@
-//! Set-up, tests and tools of the project.
-fn main() {}
+//! Set-up, tests and tools of the project: `cargo xtask help`.
+
+mod bundle;
+mod ci;
+mod cuda;
+mod ptxas;
+mod summary;
+mod test;
+mod workspace;
+
+// The build script's search, so that both find the same compiler; not all of it is used here.
+#[allow(dead_code)]
+#[path = "../../build/toolkit.rs"]
+mod toolkit;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
+
+/// Set-up, tests and tools of the project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install NVIDIA's compiler into the target directory, unless there is one already.
+    Cuda,
+    /// Set up what the tests need and run them all, on every device there is.
+    Test(test::Options),
+    /// What CI runs: the tests, then formatting, lints, documentation, benches and the ptxas report.
+    Ci,
+    /// Make target/gpu-bundle: prebuilt tests and benches for a GPU machine without Rust.
+    GpuBundle,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a command; `false` when it ran to its end and has reported that something is wrong.
+fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    let workspace = Workspace::find()?;
+    match &arguments.command {
+        Command::Cuda => {
+            let toolkit = cuda::set_up(&workspace)?;
+            println!("nvcc {} at {}", toolkit.version, toolkit.nvcc.display());
+            Ok(true)
+        }
+        Command::Test(options) => test::run(&workspace, options),
+        Command::Ci => ci::run(&workspace),
+        Command::GpuBundle => bundle::run(&workspace).map(|()| true),
+    }
+}

@@ -18,7 +18,7 @@ mod view;
 
 pub use buffer::Buffer;
 pub use error::AccessError;
-pub use row::{LANES, LaneError, Row};
+pub use row::{LANES, LaneError, Row, lanes};
 pub use space::{AllocationInfo, AllocationKind, Memory};
 pub use span::{Scalar, Span};
 pub use view::{Hint, View};

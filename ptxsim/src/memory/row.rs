@@ -45,7 +45,7 @@ pub struct Row<'m> {
 
 /// Lanes of `mask` in ascending order.
 #[inline]
-pub(crate) fn lanes(mut mask: u32) -> impl Iterator<Item = usize> {
+pub fn lanes(mut mask: u32) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let lane = mask.trailing_zeros() as usize;
         (mask != 0).then(|| {
@@ -198,7 +198,7 @@ impl<'m> Row<'m> {
     #[inline(always)]
     fn check<T>(&self, offset: usize) {
         assert!(
-            offset + size_of::<T>() <= self.size && offset % size_of::<T>() == 0,
+            offset + size_of::<T>() <= self.size && offset.is_multiple_of(size_of::<T>()),
             "element outside of the access"
         );
     }

@@ -130,6 +130,7 @@ fn unary(lexer: &mut Lexer<'_>, depth: u32) -> Result<Constant, ParseError> {
     if depth >= MAX_DEPTH {
         return lexer.error("constant expression nested too deeply");
     }
+    let line = lexer.line();
     match lexer.next()? {
         Token::Int(value, unsigned) => Ok(Constant::Int(value as i64, unsigned)),
         Token::F32(bits) => Ok(Constant::F32(bits)),
@@ -150,10 +151,13 @@ fn unary(lexer: &mut Lexer<'_>, depth: u32) -> Result<Constant, ParseError> {
             Constant::Int(value, unsigned) => Ok(Constant::Int(!value, unsigned)),
             _ => lexer.error("`~` in a constant needs an integer"),
         },
-        other => lexer.error(format!(
-            "expected a constant, found {}",
-            super::lexer::describe(other)
-        )),
+        other => {
+            let message = format!(
+                "expected a constant, found {}",
+                super::lexer::describe(other)
+            );
+            Err(ParseError { line, message })
+        }
     }
 }
 

@@ -86,7 +86,7 @@ fn scalar(
         && lexer.accept("(")?
     {
         let shift = (mask as u64).trailing_zeros();
-        if ty.size() != 1 || shift % 8 != 0 || (mask as u64) >> shift.min(63) != 0xFF {
+        if ty.size() != 1 || !shift.is_multiple_of(8) || (mask as u64) >> shift.min(63) != 0xFF {
             return lexer.error("only one byte of an address can be an initial value");
         }
         let name = lexer.expect_name()?;

@@ -1,10 +1,19 @@
 //! What a launch did: counters and findings.
 //!
 //! Counters are taken at PTX level and are the same on every run. They are not GPU measurements:
-//! ptxas merges, hoists and spills instructions, and caches are not modelled.
+//! ptxas merges, hoists and spills instructions, and caches are not modelled. The rules by which
+//! addresses become sectors and wavefronts are in [`traffic`]. A [`LaunchReport`] is one line of
+//! JSON by `serde_json`; field names are those of the types here.
+
+mod text;
+pub mod traffic;
+
+use serde::{Deserialize, Serialize};
+
+pub use traffic::{Passes, atomic_wavefronts, matrix_wavefronts, sectors, wavefronts};
 
 /// Global-memory traffic of one kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Warp-level instructions with at least one active lane.
     pub requests: u64,
@@ -15,7 +24,7 @@ pub struct Traffic {
 }
 
 /// Shared-memory traffic of one kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedTraffic {
     /// Warp-level instructions with at least one active lane.
     pub requests: u64,
@@ -28,7 +37,7 @@ pub struct SharedTraffic {
 }
 
 /// Counters of a launch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Instructions issued by warps.
     pub warp_instructions: u64,
@@ -73,7 +82,8 @@ pub struct Counters {
 }
 
 /// What is wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FindingKind {
     /// Outside any live allocation, or past the end of one.
     OutOfBounds,
@@ -110,7 +120,7 @@ pub enum FindingKind {
 }
 
 /// One finding; repeats from the same place are counted, not listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What is wrong.
     pub kind: FindingKind,
@@ -135,7 +145,7 @@ pub struct Finding {
 }
 
 /// What a launch left behind.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchReport {
     /// Kernel.
     pub kernel: String,

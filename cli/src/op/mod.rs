@@ -1,0 +1,104 @@
+//! `ocelli op`: one op on the tensors of a file.
+
+mod sigmoid_focal_loss;
+
+use crate::settings::Settings;
+use crate::target::{self, Choice, Target};
+use anyhow::{Result, bail};
+use ocelli::io::{TensorFile, write_tensors};
+use ocelli::{DType, Device, Tensor};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Named results.
+type Outputs = BTreeMap<String, Tensor>;
+
+/// An op of the command line.
+struct Op {
+    name: &'static str,
+    /// What `--set` may set.
+    keys: &'static [&'static str],
+    run: fn(&Call) -> Result<Outputs>,
+}
+
+const OPS: [Op; 1] = [sigmoid_focal_loss::OP];
+
+/// Arguments of `ocelli op`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The op; a wrong name lists all.
+    op: String,
+    /// Inputs, a safetensors file.
+    #[arg(long = "in", value_name = "FILE")]
+    input: PathBuf,
+    /// Outputs, a safetensors file; appears whole or not at all.
+    #[arg(long = "out", value_name = "FILE")]
+    output: PathBuf,
+    /// Where to compute [default: the GPU where one can be used, else cpu].
+    #[arg(long)]
+    device: Option<Choice>,
+    /// Type to cast float inputs to first [default: as stored].
+    #[arg(long, value_parser = float_type)]
+    dtype: Option<DType>,
+    /// A scalar of the op.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+/// Everything that an op is called with.
+struct Call {
+    inputs: TensorFile,
+    settings: Settings,
+    target: Target,
+    dtype: Option<DType>,
+}
+
+/// Runs the op and writes its outputs.
+pub fn run(options: &Options) -> Result<()> {
+    let Some(op) = OPS.iter().find(|op| op.name == options.op) else {
+        let names: Vec<_> = OPS.iter().map(|op| op.name).collect();
+        bail!("unknown op `{}`; known: {}", options.op, names.join(", "));
+    };
+    let call = Call {
+        settings: Settings::parse(&options.settings, op.keys)?,
+        inputs: TensorFile::open(&options.input)?,
+        target: target::open(options.device)?,
+        dtype: options.dtype,
+    };
+    let outputs = (op.run)(&call)?;
+    Ok(write_tensors(&options.output, &outputs)?)
+}
+
+fn float_type(name: &str) -> Result<DType, String> {
+    name.parse::<DType>()
+        .ok()
+        .filter(|dtype| dtype.is_float())
+        .ok_or_else(|| "must be f32, f16 or bf16".to_owned())
+}
+
+impl Call {
+    /// An input, cast to `--dtype` where it is a float, where the op computes.
+    fn input(&self, name: &str) -> Result<Tensor> {
+        let tensor = self.inputs.tensor(name)?;
+        let tensor = match self.dtype {
+            Some(dtype) if tensor.dtype().is_float() => tensor.to_dtype(dtype)?,
+            _ => tensor,
+        };
+        match &self.target {
+            Target::Reference => Ok(tensor),
+            Target::Device(device) => Ok(tensor.to_device(device)?),
+        }
+    }
+}
+
+/// The values of a float tensor on the CPU, as the reference takes them.
+fn to_f64(tensor: &Tensor) -> Result<Vec<f64>> {
+    let values = tensor.to_dtype(DType::F32)?.to_vec::<f32>()?;
+    Ok(values.into_iter().map(f64::from).collect())
+}
+
+/// A result of the reference in the type that the backends give.
+fn from_f64(values: &[f64], shape: &[usize], dtype: DType) -> Result<Tensor> {
+    let values = values.iter().map(|&value| value as f32).collect();
+    Ok(Tensor::from_vec::<f32>(values, shape, &Device::Cpu)?.to_dtype(dtype)?)
+}

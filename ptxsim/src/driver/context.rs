@@ -1,0 +1,356 @@
+//! Contexts: the current one of each thread, the primary one of the device, limits.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{c_int, c_uint, c_void};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
+
+use super::device::require_device;
+use super::ffi::{In, Out, exports};
+use super::handle::Handle;
+use super::state::{driver, initialize};
+use super::status::{Result, Status};
+use super::stream::{DefaultStream, Stream};
+
+/// Values of `CUlimit` that the device has: stack size, printf buffer, malloc heap, launch depth,
+/// pending launches, L2 fetch granularity, persisting L2 size. Only stored.
+const DEFAULT_LIMITS: [usize; 7] = [1024, 1 << 20, 8 << 20, 2, 2048, 64, 0];
+
+/// A context.
+pub struct Context {
+    /// Its handle.
+    pub handle: Handle,
+    /// Counts contexts from 1, for `cuCtxGetId`.
+    id: u64,
+    flags: AtomicU32,
+    cache_config: AtomicU32,
+    limits: [AtomicUsize; DEFAULT_LIMITS.len()],
+    legacy_stream: Arc<Stream>,
+    thread_streams: Mutex<HashMap<ThreadId, Arc<Stream>>>,
+    /// The error of a kernel, where such errors are deferred; 0 none.
+    failure: AtomicU32,
+}
+
+impl Context {
+    fn new(flags: u32) -> Arc<Context> {
+        static COUNT: AtomicUsize = AtomicUsize::new(1);
+        let handle = Handle::fresh();
+        Arc::new(Context {
+            handle,
+            id: COUNT.fetch_add(1, Ordering::Relaxed) as u64,
+            flags: AtomicU32::new(flags),
+            cache_config: AtomicU32::new(0),
+            limits: DEFAULT_LIMITS.map(AtomicUsize::new),
+            legacy_stream: Stream::default_of(handle, DefaultStream::Legacy),
+            thread_streams: Mutex::default(),
+            failure: AtomicU32::new(0),
+        })
+    }
+
+    /// The stream that all threads share by default.
+    pub fn legacy_stream(&self) -> Arc<Stream> {
+        self.legacy_stream.clone()
+    }
+
+    /// The calling thread's own default stream.
+    pub fn thread_stream(&self) -> Arc<Stream> {
+        let mut streams = self.thread_streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let stream = streams
+            .entry(std::thread::current().id())
+            .or_insert_with(|| Stream::default_of(self.handle, DefaultStream::PerThread));
+        stream.clone()
+    }
+
+    /// Remembers the first error of a kernel.
+    pub fn fail(&self, status: Status) {
+        let success = Status::SUCCESS.0;
+        // Losing the race means that an earlier error stays, which is what is wanted.
+        let _ = self.failure.compare_exchange(success, status.0, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// The error that a kernel left, if any.
+    fn check(&self) -> Result {
+        match self.failure.load(Ordering::Acquire) {
+            0 => Ok(()),
+            code => Err(Status(code)),
+        }
+    }
+}
+
+/// The primary context. It is made at the first retain; its handle stays the same for the life of
+/// the process, as with NVIDIA's driver: programs compare it.
+#[derive(Default)]
+pub struct PrimaryContext {
+    retained: Mutex<u32>,
+    flags: AtomicU32,
+    context: OnceLock<Arc<Context>>,
+}
+
+impl PrimaryContext {
+    fn retained(&self) -> MutexGuard<'_, u32> {
+        self.retained.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retain(&self) -> Result<Handle> {
+        let driver = driver()?;
+        *self.retained() += 1;
+        let make = || Context::new(self.flags.load(Ordering::Relaxed));
+        let context = self.context.get_or_init(make);
+        Ok(driver.contexts.insert(context.handle, context.clone()))
+    }
+
+    /// Objects of the context survive its last release: destroying them under the feet of other
+    /// threads would only turn leaks into crashes.
+    fn release(&self) -> Result {
+        let mut retained = self.retained();
+        *retained = retained.checked_sub(1).ok_or(Status::INVALID_CONTEXT)?;
+        Ok(())
+    }
+
+    fn is(&self, handle: Handle) -> bool {
+        self.context.get().is_some_and(|context| context.handle == handle)
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Vec<Handle>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The current context; `INVALID_CONTEXT` if this thread has none, or the error that a kernel of it
+/// left where such errors are deferred.
+pub fn current() -> Result<Arc<Context>> {
+    let driver = driver()?;
+    let handle = top().ok_or(Status::INVALID_CONTEXT)?;
+    let context = driver.contexts.get(handle).map_err(|_| Status::CONTEXT_IS_DESTROYED)?;
+    context.check()?;
+    Ok(context)
+}
+
+fn top() -> Option<Handle> {
+    CURRENT.with_borrow(|stack| stack.last().copied())
+}
+
+fn set_current(handle: Handle) -> Result {
+    if handle != Handle::NULL {
+        find(handle)?;
+    }
+    CURRENT.with_borrow_mut(|stack| {
+        stack.pop();
+        if handle != Handle::NULL {
+            stack.push(handle);
+        }
+    });
+    Ok(())
+}
+
+fn find(handle: Handle) -> Result<Arc<Context>> {
+    driver()?.contexts.get(handle).map_err(|_| Status::INVALID_CONTEXT)
+}
+
+/// The context `handle`, or the current one for null.
+pub fn find_or_current(handle: Handle) -> Result<Arc<Context>> {
+    if handle == Handle::NULL { current() } else { find(handle) }
+}
+
+/// Bits of `CUctx_flags` that `cuda.h` defines: scheduling, host mapping, and so on.
+const CONTEXT_FLAGS: u32 = 0xff;
+
+fn create(out: Out<Handle>, flags: u32, device: c_int) -> Result {
+    let driver = driver()?;
+    require_device(device)?;
+    out.check()?;
+    if flags & !CONTEXT_FLAGS != 0 {
+        return Err(Status::INVALID_VALUE);
+    }
+    let context = Context::new(flags);
+    driver.contexts.insert(context.handle, context.clone());
+    CURRENT.with_borrow_mut(|stack| stack.push(context.handle));
+    out.set(context.handle)
+}
+
+exports! {
+    fn cuInit(flags: c_uint) {
+        if flags != 0 {
+            return Err(Status::INVALID_VALUE);
+        }
+        initialize();
+        Ok(())
+    }
+
+    fn cuDevicePrimaryCtxRetain(context: Out<Handle>, device: c_int) {
+        require_device(device)?;
+        context.check()?;
+        context.set(driver()?.primary.retain()?)
+    }
+
+    fn cuDevicePrimaryCtxRelease_v2(device: c_int) {
+        require_device(device)?;
+        driver()?.primary.release()
+    }
+
+    fn cuDevicePrimaryCtxReset_v2(device: c_int) {
+        // As with the last release: objects stay.
+        require_device(device)
+    }
+
+    fn cuDevicePrimaryCtxGetState(device: c_int, flags: Out<c_uint>, active: Out<c_int>) {
+        require_device(device)?;
+        let primary = &driver()?.primary;
+        flags.set(primary.flags.load(Ordering::Relaxed))?;
+        active.set(c_int::from(*primary.retained() > 0))
+    }
+
+    fn cuDevicePrimaryCtxSetFlags_v2(device: c_int, flags: c_uint) {
+        require_device(device)?;
+        if flags & !CONTEXT_FLAGS != 0 {
+            return Err(Status::INVALID_VALUE);
+        }
+        driver()?.primary.flags.store(flags, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn cuCtxCreate_v2(context: Out<Handle>, flags: c_uint, device: c_int) {
+        create(context, flags, device)
+    }
+
+    fn cuCtxCreate_v3(context: Out<Handle>, affinity: In<c_void>, count: c_int, flags: c_uint, device: c_int) {
+        if count != 0 || !affinity.is_null() {
+            return Err(Status::NOT_SUPPORTED);
+        }
+        create(context, flags, device)
+    }
+
+    fn cuCtxCreate_v4(context: Out<Handle>, params: In<c_void>, flags: c_uint, device: c_int) {
+        // Parameters ask for execution affinity or for graphics interoperation.
+        if !params.is_null() {
+            return Err(Status::NOT_SUPPORTED);
+        }
+        create(context, flags, device)
+    }
+
+    fn cuCtxDestroy_v2(context: Handle) {
+        let driver = driver()?;
+        if driver.primary.is(context) {
+            return Err(Status::INVALID_CONTEXT);
+        }
+        driver.contexts.remove(context).map_err(|_| Status::INVALID_CONTEXT)?;
+        CURRENT.with_borrow_mut(|stack| if stack.last() == Some(&context) { stack.pop(); });
+        Ok(())
+    }
+
+    fn cuCtxGetCurrent(context: Out<Handle>) {
+        driver()?;
+        context.set(top().unwrap_or(Handle::NULL))
+    }
+
+    fn cuCtxSetCurrent(context: Handle) {
+        set_current(context)
+    }
+
+    fn cuCtxPushCurrent_v2(context: Handle) {
+        find(context)?;
+        CURRENT.with_borrow_mut(|stack| stack.push(context));
+        Ok(())
+    }
+
+    fn cuCtxPopCurrent_v2(context: Out<Handle>) {
+        driver()?;
+        let popped = CURRENT.with_borrow_mut(Vec::pop).ok_or(Status::INVALID_CONTEXT)?;
+        context.set_if_wanted(popped);
+        Ok(())
+    }
+
+    fn cuCtxGetDevice(device: Out<c_int>) {
+        current()?;
+        device.set(0)
+    }
+
+    fn cuCtxGetId(context: Handle, id: Out<u64>) {
+        id.set(find_or_current(context)?.id)
+    }
+
+    fn cuCtxGetApiVersion(context: Handle, version: Out<c_uint>) {
+        find_or_current(context)?;
+        version.set(super::device::DRIVER_VERSION as c_uint)
+    }
+
+    fn cuCtxGetFlags(flags: Out<c_uint>) {
+        flags.set(current()?.flags.load(Ordering::Relaxed))
+    }
+
+    fn cuCtxSetFlags(flags: c_uint) {
+        if flags & !CONTEXT_FLAGS != 0 {
+            return Err(Status::INVALID_VALUE);
+        }
+        current()?.flags.store(flags, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn cuCtxGetLimit(value: Out<usize>, limit: c_uint) {
+        let context = current()?;
+        let stored = context.limits.get(limit as usize).ok_or(Status::UNSUPPORTED_LIMIT)?;
+        value.set(stored.load(Ordering::Relaxed))
+    }
+
+    fn cuCtxSetLimit(limit: c_uint, value: usize) {
+        let context = current()?;
+        let stored = context.limits.get(limit as usize).ok_or(Status::UNSUPPORTED_LIMIT)?;
+        stored.store(value, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn cuCtxGetCacheConfig(config: Out<c_uint>) {
+        config.set(current()?.cache_config.load(Ordering::Relaxed))
+    }
+
+    fn cuCtxSetCacheConfig(config: c_uint) {
+        // CU_FUNC_CACHE_PREFER_EQUAL is the largest.
+        if config > 3 {
+            return Err(Status::INVALID_VALUE);
+        }
+        current()?.cache_config.store(config, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn cuCtxGetSharedMemConfig(config: Out<c_uint>) {
+        current()?;
+        // CU_SHARED_MEM_CONFIG_FOUR_BYTE_BANK_SIZE, the only one since Maxwell.
+        config.set(1)
+    }
+
+    fn cuCtxSetSharedMemConfig(config: c_uint) {
+        current()?;
+        if config > 2 { Err(Status::INVALID_VALUE) } else { Ok(()) }
+    }
+
+    fn cuCtxResetPersistingL2Cache() {
+        current().map(|_| ())
+    }
+
+    fn cuCtxGetStreamPriorityRange(least: Out<c_int>, greatest: Out<c_int>) {
+        current()?;
+        least.set_if_wanted(super::stream::LEAST_PRIORITY);
+        greatest.set_if_wanted(super::stream::GREATEST_PRIORITY);
+        Ok(())
+    }
+
+    fn cuCtxSynchronize() {
+        let context = current()?;
+        driver()?.captures.refuse_unsafe_call()?;
+        let created = driver()?.streams.all().into_iter();
+        for stream in created.chain([context.legacy_stream(), context.thread_stream()]) {
+            stream.settle();
+        }
+        Ok(())
+    }
+
+    fn cuProfilerStart() {
+        current().map(|_| ())
+    }
+
+    fn cuProfilerStop() {
+        current().map(|_| ())
+    }
+}

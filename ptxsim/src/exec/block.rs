@@ -1,0 +1,44 @@
+//! What the warps of a block, and of a cluster, share.
+
+use super::barrier::NamedBarrier;
+
+/// Named barriers of a block.
+pub const BARRIERS: usize = 16;
+
+/// A resident block. Families that keep state for each block have a field here.
+#[derive(Debug)]
+pub struct Block {
+    /// Block index.
+    pub index: [u32; 3],
+    /// Rank in its cluster.
+    pub rank: u32,
+    /// Barriers 0 to 15.
+    pub barriers: [NamedBarrier; BARRIERS],
+    /// Threads that have not ended.
+    pub live_threads: u32,
+    /// Threads at the start.
+    pub threads: u32,
+}
+
+/// The blocks that see each other's shared memory; a single one outside of clusters. Families that
+/// keep state for each cluster have a field here.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Blocks by rank.
+    pub blocks: Vec<Block>,
+    /// Index of the cluster in the grid.
+    pub index: [u32; 3],
+}
+
+impl Block {
+    /// A block before its first instruction.
+    pub fn new(index: [u32; 3], rank: u32, threads: u32) -> Block {
+        Block {
+            index,
+            rank,
+            barriers: [NamedBarrier::default(); BARRIERS],
+            live_threads: threads,
+            threads,
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! `ld`, `ldu` and `st` of all state spaces.
+
+use super::access::Space;
+use super::observe::Access;
+use super::registers::{Dest, Row};
+use super::step::Step;
+use super::warp::Warp;
+use crate::memory::{LANES, Scalar};
+use crate::program::decoder::{Decoder, Unsupported};
+use crate::program::modifiers::Modifiers;
+use crate::program::operands::{Address, AnyDest, AnySource};
+use crate::program::{Decode, Execute};
+use crate::ptx::ast::{Instruction, Operand, Type};
+use crate::sim::LaunchError;
+
+/// Opcodes of this family.
+pub const OPCODES: &[(&str, Decode)] = &[("ld", ld), ("ldu", ld), ("st", st)];
+
+/// What `ld`, `st`, `atom` and `red` have in common.
+pub struct MemoryModifiers {
+    /// State space.
+    pub space: Space,
+    /// Elements of a vector.
+    pub elements: usize,
+    /// `.acquire`, or `.acq_rel`.
+    pub acquire: bool,
+    /// `.release`, or `.acq_rel`.
+    pub release: bool,
+    /// `.relaxed`, `.acquire`, `.release`, `.volatile` or `.mmio`: meant to be seen by others.
+    pub strong: bool,
+}
+
+/// Takes state space, vector, memory order, scope and cache hints.
+pub fn memory_modifiers(m: &Modifiers<'_>) -> MemoryModifiers {
+    const SPACES: &[(&str, Space)] = &[
+        ("global", Space::Global),
+        ("const", Space::Global),
+        ("shared", Space::Shared),
+        ("shared::cta", Space::Shared),
+        ("shared::cluster", Space::Shared),
+        ("local", Space::Local),
+        ("param", Space::Param),
+        ("param::entry", Space::Param),
+        ("param::func", Space::Param),
+    ];
+    let acq_rel = m.take("acq_rel");
+    let acquire = m.take("acquire") || acq_rel;
+    let release = m.take("release") || acq_rel;
+    let relaxed = m.take("relaxed") | m.take("volatile") | m.take("mmio");
+    let space = m.choose(SPACES).unwrap_or(Space::Generic);
+    let elements = m.choose(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
+    m.ignore(&[
+        "weak", "cta", "cluster", "gpu", "sys", "nc", "ca", "cg", "cs", "lu", "cv", "wb", "wt",
+    ]);
+    m.ignore_prefixed(&["L1::", "L2::"]);
+    MemoryModifiers {
+        space,
+        elements,
+        acquire,
+        release,
+        strong: acquire | release | relaxed,
+    }
+}
+
+/// An element that a load writes.
+#[derive(Clone, Copy)]
+enum Target {
+    Word { dest: Dest<u32>, keep: u32 },
+    Long(Dest<u64>),
+    Pair([Dest<u64>; 2]),
+    Discard,
+}
+
+/// How the bits of an element widen to its register.
+#[derive(Clone, Copy)]
+struct Widening {
+    /// Bits of the element.
+    bits: u32,
+    /// Whether the sign is extended.
+    signed: bool,
+}
+
+fn ld(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
+    let m = d.modifiers(i);
+    let modifiers = memory_modifiers(&m);
+    let ty = m.ty()?;
+    m.finish()?;
+    let elements = d.elements(d.operand(i, 0)?);
+    if elements.len() != modifiers.elements {
+        return Err(Unsupported::new(
+            "vector of another length than its modifier says",
+        ));
+    }
+    let targets: Vec<Target> = elements
+        .iter()
+        .map(|e| target(d, e, ty))
+        .collect::<Result<_, _>>()?;
+    let access = Access::load(&modifiers, (ty.size() as usize * targets.len()) as u32);
+    let address = d.address(d.operand(i, 1)?)?;
+    let space = param_home(&address, modifiers.space);
+    let signed = matches!(ty, Type::S8 | Type::S16 | Type::S32 | Type::S64);
+    let widening = Widening {
+        bits: ty.size() * 8,
+        signed,
+    };
+    Ok(Box::new(move |warp, mask| {
+        load(warp, mask, &address, space, access, &targets, widening)
+            .map(|()| Step::Next)
+            .into()
+    }))
+}
+
+/// Parameters of calls lie in the frame, those of kernels in their own space.
+fn param_home(address: &Address, space: Space) -> Space {
+    use crate::program::operands::{Base, Place};
+    match (space, address.base) {
+        (Space::Param, Base::Fixed(Place::Frame(_))) => Space::Local,
+        _ => space,
+    }
+}
+
+fn target(d: &Decoder<'_>, operand: &Operand, ty: Type) -> Result<Target, Unsupported> {
+    if ty == Type::B128 {
+        return Ok(Target::Pair(d.long_pair(operand)?));
+    }
+    Ok(match d.any_dest(operand)? {
+        AnyDest::Discard => Target::Discard,
+        AnyDest::Long(dest) => Target::Long(dest),
+        AnyDest::Word(_, bits) if bits < ty.size() * 8 => {
+            return Err(Unsupported::new("register narrower than the type"));
+        }
+        AnyDest::Word(dest, bits) => Target::Word {
+            dest,
+            keep: u32::MAX >> (32 - bits),
+        },
+    })
+}
+
+fn load(
+    warp: &mut Warp<'_>,
+    mask: u32,
+    address: &Address,
+    space: Space,
+    access: Access,
+    targets: &[Target],
+    widening: Widening,
+) -> Result<(), LaunchError> {
+    let addresses = warp.addresses(address, mask);
+    let mut left = mask;
+    while left != 0 {
+        let (home, lanes, base) = warp.home(space, &addresses, left);
+        let row = warp.row(home, base, &addresses, lanes, access.bytes as usize)?;
+        warp.observe(access, home, base, &addresses, lanes);
+        let size = widening.bits as usize / 8;
+        for (element, target) in targets.iter().enumerate() {
+            let offset = element * size;
+            let defined = row.defined(offset, size);
+            match *target {
+                Target::Word { dest, keep } => {
+                    let mut values = load_words(&row, offset, size);
+                    if widening.signed {
+                        let shift = 32 - widening.bits;
+                        values = values.map(|v| (((v << shift) as i32) >> shift) as u32 & keep);
+                    }
+                    warp.write(dest, lanes, defined, &values);
+                }
+                Target::Long(dest) => {
+                    let mut values = load_longs(&row, offset, size);
+                    if widening.signed {
+                        let shift = 64 - widening.bits;
+                        values = values.map(|v| (((v << shift) as i64) >> shift) as u64);
+                    }
+                    warp.write(dest, lanes, defined, &values);
+                }
+                Target::Pair(halves) => {
+                    for (half, dest) in halves.into_iter().enumerate() {
+                        let values = load_longs(&row, offset + 8 * half, 8);
+                        warp.write(dest, lanes, defined, &values);
+                    }
+                }
+                Target::Discard => {}
+            }
+        }
+        left &= !lanes;
+    }
+    Ok(())
+}
+
+/// Elements of up to 4 bytes.
+#[inline]
+pub fn load_words(row: &crate::memory::Row<'_>, offset: usize, size: usize) -> Row<u32> {
+    fn narrow<T: Scalar + Into<u32>>(row: &crate::memory::Row<'_>, offset: usize) -> Row<u32> {
+        let mut values = [T::default(); LANES];
+        row.load(offset, &mut values);
+        values.map(Into::into)
+    }
+    match size {
+        1 => narrow::<u8>(row, offset),
+        2 => narrow::<u16>(row, offset),
+        _ => narrow::<u32>(row, offset),
+    }
+}
+
+/// Elements of up to 8 bytes.
+#[inline]
+pub fn load_longs(row: &crate::memory::Row<'_>, offset: usize, size: usize) -> Row<u64> {
+    if size < 8 {
+        return load_words(row, offset, size).map(u64::from);
+    }
+    let mut values = [0; LANES];
+    row.load(offset, &mut values);
+    values
+}
+
+/// An element that a store reads.
+#[derive(Clone, Copy)]
+enum Origin {
+    Any(AnySource),
+    Pair([Dest<u64>; 2]),
+}
+
+fn st(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
+    let m = d.modifiers(i);
+    let modifiers = memory_modifiers(&m);
+    let ty = m.ty()?;
+    m.finish()?;
+    let elements = d.elements(d.operand(i, 1)?);
+    if elements.len() != modifiers.elements {
+        return Err(Unsupported::new(
+            "vector of another length than its modifier says",
+        ));
+    }
+    let origin = |operand| match ty {
+        Type::B128 => d.long_pair(operand).map(Origin::Pair),
+        _ => d.any_source(operand, ty).map(Origin::Any),
+    };
+    let origins: Vec<Origin> = elements.iter().map(origin).collect::<Result<_, _>>()?;
+    let size = ty.size() as usize;
+    let access = Access::store(&modifiers, (size * origins.len()) as u32);
+    let address = d.address(d.operand(i, 0)?)?;
+    let space = param_home(&address, modifiers.space);
+    Ok(Box::new(move |warp, mask| {
+        store(warp, mask, &address, space, access, &origins, size)
+            .map(|()| Step::Next)
+            .into()
+    }))
+}
+
+fn store(
+    warp: &mut Warp<'_>,
+    mask: u32,
+    address: &Address,
+    space: Space,
+    access: Access,
+    origins: &[Origin],
+    size: usize,
+) -> Result<(), LaunchError> {
+    let addresses = warp.addresses(address, mask);
+    let mut left = mask;
+    while left != 0 {
+        let (home, lanes, base) = warp.home(space, &addresses, left);
+        let row = warp.row(home, base, &addresses, lanes, access.bytes as usize)?;
+        warp.observe(access, home, base, &addresses, lanes);
+        for (element, origin) in origins.iter().enumerate() {
+            let offset = element * size;
+            let defined = match *origin {
+                Origin::Any(AnySource::Word(source)) => {
+                    store_words(&row, offset, size, warp.read(source));
+                    warp.defined(source)
+                }
+                Origin::Any(AnySource::Long(source)) if size == 8 => {
+                    row.store(offset, warp.read(source));
+                    warp.defined(source)
+                }
+                Origin::Any(AnySource::Long(source)) => {
+                    store_words(&row, offset, size, &warp.read(source).map(|v| v as u32));
+                    warp.defined(source)
+                }
+                Origin::Pair([low, high]) => {
+                    row.store(offset, warp.read(low.source()));
+                    row.store(offset + 8, warp.read(high.source()));
+                    warp.defined(low.source()) & warp.defined(high.source())
+                }
+            };
+            row.set_defined(offset, size, defined);
+        }
+        left &= !lanes;
+    }
+    Ok(())
+}
+
+/// Stores elements of up to 4 bytes.
+#[inline]
+pub fn store_words(row: &crate::memory::Row<'_>, offset: usize, size: usize, values: &Row<u32>) {
+    match size {
+        1 => row.store(offset, &values.map(|v| v as u8)),
+        2 => row.store(offset, &values.map(|v| v as u16)),
+        _ => row.store(offset, values),
+    }
+}

@@ -1,0 +1,362 @@
+//! Whole matrix products by a [`Model`], eight columns at a time.
+
+use super::format::{Format, SPECIAL_EXPONENT, Term};
+use super::model::Model;
+
+/// Columns that are computed together: one AVX2 register of f32.
+pub const LANES: usize = 8;
+
+/// Matrix A, split into significands and exponents; row-major `[m][k]`.
+#[derive(Debug, Default, Clone)]
+pub struct Rows {
+    significand: Vec<f32>,
+    exponent: Vec<i32>,
+    depth: usize,
+    special: bool,
+}
+
+/// Matrix B, split likewise; panels of eight columns, `[n / 8][k][8]`.
+#[derive(Debug, Default, Clone)]
+pub struct Columns {
+    significand: Vec<[f32; LANES]>,
+    exponent: Vec<[i32; LANES]>,
+    depth: usize,
+    special: bool,
+}
+
+impl Rows {
+    /// Splits the elements of A, given row-major with `depth` elements a row, each in the low bits.
+    pub fn load(&mut self, format: Format, elements: &[u32], depth: usize, negate: bool) {
+        self.depth = depth;
+        self.significand.resize(elements.len(), 0.0);
+        self.exponent.resize(elements.len(), 0);
+        let target = self.significand.iter_mut().zip(&mut self.exponent);
+        self.special = split(format, elements, negate, target);
+    }
+}
+
+impl Columns {
+    /// Splits the elements of B, given as panels `[n / 8][k][8]`, each in the low bits.
+    pub fn load(&mut self, format: Format, elements: &[u32], depth: usize, negate: bool) {
+        self.depth = depth;
+        self.significand
+            .resize(elements.len() / LANES, [0.0; LANES]);
+        self.exponent.resize(elements.len() / LANES, [0; LANES]);
+        let significands = self.significand.as_flattened_mut().iter_mut();
+        let target = significands.zip(self.exponent.as_flattened_mut());
+        self.special = split(format, elements, negate, target);
+    }
+}
+
+/// Splits elements; true where one is infinite or NaN.
+fn split<'a>(
+    format: Format,
+    elements: &[u32],
+    negate: bool,
+    target: impl Iterator<Item = (&'a mut f32, &'a mut i32)>,
+) -> bool {
+    let sign = if negate { 1 << (format.bits() - 1) } else { 0 };
+    let mut lowest = 0;
+    let mut each = |term: Term, (significand, exponent): (&mut f32, &mut i32)| {
+        *significand = term.significand;
+        *exponent = term.exponent;
+        lowest = lowest.min(term.exponent);
+    };
+    let pairs = elements.iter().map(|bits| bits ^ sign).zip(target);
+    // One loop a format, so that each vectorises.
+    match format {
+        Format::F16 => pairs.for_each(|(bits, t)| each(Format::F16.term(bits), t)),
+        Format::Bf16 => pairs.for_each(|(bits, t)| each(Format::Bf16.term(bits), t)),
+        Format::Tf32 => pairs.for_each(|(bits, t)| each(Format::Tf32.term(bits), t)),
+        other => pairs.for_each(|(bits, t)| each(other.term(bits), t)),
+    }
+    lowest == SPECIAL_EXPONENT
+}
+
+/// `c += a * b` by the model; `c` is row-major `[m][n]`, f16 accumulators as the f32 of their value.
+///
+/// # Panics
+/// Where the shapes do not fit each other.
+pub fn multiply_add(model: &Model, a: &Rows, b: &Columns, c: &mut [f32]) {
+    let depth = a.depth;
+    assert!(depth == b.depth && depth > 0);
+    let width = b.significand.len() / depth * LANES;
+    assert!(c.len() * depth == a.significand.len() * width);
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") && !a.special && !b.special {
+        // SAFETY: the processor has the feature that the function is compiled for.
+        return unsafe { multiply_add_avx2(model, a, b, c) };
+    }
+    for (row, c) in c.chunks_exact_mut(width).enumerate() {
+        for (panel, c) in c.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            for k in (0..depth).step_by(model.block) {
+                Block::new(model, a, b, row, panel, k).add_by_definition(model, c);
+            }
+        }
+    }
+}
+
+/// One fused add for eight columns.
+struct Block<'a> {
+    a_significand: &'a [f32],
+    a_exponent: &'a [i32],
+    b_significand: &'a [[f32; LANES]],
+    b_exponent: &'a [[i32; LANES]],
+}
+
+impl<'a> Block<'a> {
+    #[inline(always)]
+    fn new(model: &Model, a: &'a Rows, b: &'a Columns, row: usize, panel: usize, k: usize) -> Self {
+        let depth = a.depth;
+        let block = model.block.min(depth - k);
+        let a_range = row * depth + k..row * depth + k + block;
+        let b_range = panel * depth + k..panel * depth + k + block;
+        Block {
+            a_significand: &a.significand[a_range.clone()],
+            a_exponent: &a.exponent[a_range],
+            b_significand: &b.significand[b_range.clone()],
+            b_exponent: &b.exponent[b_range],
+        }
+    }
+
+    /// Element by element: where infinities or NaNs occur, and on processors without AVX2.
+    #[cold]
+    #[inline(never)]
+    fn add_by_definition(&self, model: &Model, c: &mut [f32; LANES]) {
+        let a = self.a_significand.iter().zip(self.a_exponent);
+        let a: Vec<Term> = a
+            .map(|(&significand, &exponent)| Term {
+                significand,
+                exponent,
+            })
+            .collect();
+        for (l, c) in c.iter_mut().enumerate() {
+            let b = self.b_significand.iter().zip(self.b_exponent);
+            let b: Vec<Term> = b
+                .map(|(s, e)| Term {
+                    significand: s[l],
+                    exponent: e[l],
+                })
+                .collect();
+            *c = model.fused_dot_add(&a, &b, *c);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn multiply_add_avx2(model: &Model, a: &Rows, b: &Columns, c: &mut [f32]) {
+    let depth = a.depth;
+    let width = b.significand.len() / depth * LANES;
+    for (row, c) in c.chunks_exact_mut(width).enumerate() {
+        for (panel, c) in c.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            for k in (0..depth).step_by(model.block) {
+                let block = Block::new(model, a, b, row, panel, k);
+                if !avx2::add(&block, model, c) {
+                    block.add_by_definition(model, c);
+                }
+            }
+        }
+    }
+}
+
+/// [`Model::fused_dot_add`] for finite operands, in floats, eight columns in a register: a product of
+/// two significands is exact in f32 (at most 22 bits), scaling by a power of two is exact or falls
+/// below the adder, the conversion to an integer truncates, and f64 holds every sum.
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::super::format::ZERO_EXPONENT;
+    use super::super::model::Accumulator;
+    use super::{Block, LANES, Model};
+    use std::arch::x86_64::*;
+
+    /// Adds a block to eight accumulators, unless one of them is infinite or NaN: then nothing is
+    /// done and the result is false.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn add(block: &Block, model: &Model, c: &mut [f32; LANES]) -> bool {
+        let addend = load(c);
+        let magnitude = _mm256_and_si256(_mm256_castps_si256(addend), all(0x7fff_ffff));
+        let special = _mm256_cmpgt_epi32(magnitude, all(0x7f7f_ffff));
+        if _mm256_testz_si256(special, special) == 0 {
+            return false;
+        }
+        let (c_significand, c_exponent) = split(model, addend, magnitude);
+        let mut top = _mm256_max_epi32(c_exponent, all(model.min_exponent));
+        for (&a, b) in block.a_exponent.iter().zip(block.b_exponent) {
+            top = _mm256_max_epi32(top, _mm256_add_epi32(all(a), load_i32(b)));
+        }
+        // Biased exponent of the scale that aligns a term: at most 127 + F, and at most 0 where the
+        // term falls below the adder.
+        let bias = _mm256_sub_epi32(all(127 + model.fraction_bits), top);
+        let mut sum = Sum::new(align(c_significand, _mm256_add_epi32(c_exponent, bias)));
+        let a = block
+            .a_significand
+            .chunks(8)
+            .zip(block.a_exponent.chunks(8));
+        let b = block
+            .b_significand
+            .chunks(8)
+            .zip(block.b_exponent.chunks(8));
+        // Eight terms below 4 * 2^25 fit an i32; sixteen would not.
+        for ((a_significand, a_exponent), (b_significand, b_exponent)) in a.zip(b) {
+            let mut partial = _mm256_setzero_si256();
+            let a = a_significand.iter().zip(a_exponent);
+            for ((&sa, &ea), (sb, eb)) in a.zip(b_significand.iter().zip(b_exponent)) {
+                let product = _mm256_mul_ps(_mm256_set1_ps(sa), load(sb));
+                let biased = _mm256_add_epi32(_mm256_add_epi32(all(ea), bias), load_i32(eb));
+                partial = _mm256_add_epi32(partial, align(product, biased));
+            }
+            sum.add(partial);
+        }
+        let unit = _mm256_sub_epi32(top, all(model.fraction_bits));
+        let [low, high] = sum.scaled(model, unit);
+        // SAFETY: a store of eight f32 to an array of eight.
+        unsafe { _mm256_storeu_ps(c.as_mut_ptr(), _mm256_set_m128(high, low)) };
+        true
+    }
+
+    /// Exact sums of eight columns.
+    struct Sum {
+        low: __m256d,
+        high: __m256d,
+    }
+
+    impl Sum {
+        #[inline]
+        #[target_feature(enable = "avx2")]
+        fn new(first: __m256i) -> Sum {
+            Sum {
+                low: _mm256_cvtepi32_pd(_mm256_castsi256_si128(first)),
+                high: _mm256_cvtepi32_pd(_mm256_extracti128_si256::<1>(first)),
+            }
+        }
+
+        #[inline]
+        #[target_feature(enable = "avx2")]
+        fn add(&mut self, terms: __m256i) {
+            let terms = Sum::new(terms);
+            self.low = _mm256_add_pd(self.low, terms.low);
+            self.high = _mm256_add_pd(self.high, terms.high);
+        }
+
+        /// `sum * 2^unit`, rounded to the accumulator's format.
+        #[inline]
+        #[target_feature(enable = "avx2")]
+        fn scaled(self, model: &Model, unit: __m256i) -> [__m128; 2] {
+            let low = power_of_two(_mm256_castsi256_si128(unit));
+            let high = power_of_two(_mm256_extracti128_si256::<1>(unit));
+            match model.accumulator {
+                Accumulator::F32 => {
+                    let bits = model.result_bits;
+                    [
+                        round_f32(self.low, low, bits),
+                        round_f32(self.high, high, bits),
+                    ]
+                }
+                Accumulator::F16 => [
+                    round_f16(_mm256_mul_pd(self.low, low)),
+                    round_f16(_mm256_mul_pd(self.high, high)),
+                ],
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn load(values: &[f32; LANES]) -> __m256 {
+        // SAFETY: a load of eight f32 from an array of eight.
+        unsafe { _mm256_loadu_ps(values.as_ptr()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn load_i32(values: &[i32; LANES]) -> __m256i {
+        // SAFETY: a load of eight i32 from an array of eight.
+        unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn all(value: i32) -> __m256i {
+        _mm256_set1_epi32(value)
+    }
+
+    /// `term * 2^(biased - 127)`, truncated; 0 where `biased` is not positive.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn align(term: __m256, biased: __m256i) -> __m256i {
+        let exponent = _mm256_max_epi32(biased, _mm256_setzero_si256());
+        let scale = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent));
+        _mm256_cvttps_epi32(_mm256_mul_ps(term, scale))
+    }
+
+    /// [`Model::addend`] of finite numbers; `magnitude` is their bits without the sign.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn split(model: &Model, addend: __m256, magnitude: __m256i) -> (__m256, __m256i) {
+        let smallest = model.smallest_exponent();
+        let field = _mm256_srli_epi32::<23>(magnitude);
+        let exponent = _mm256_sub_epi32(field, all(127));
+        let exponent = _mm256_max_epi32(exponent, all(smallest));
+        // In two steps, since 2^-127 is no normal number. Exact: what lies below
+        // the smallest exponent stays a subnormal significand.
+        let half = _mm256_srai_epi32::<1>(exponent);
+        let rest = _mm256_sub_epi32(exponent, half);
+        let scale = |e| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_sub_epi32(all(127), e)));
+        let significand = _mm256_mul_ps(_mm256_mul_ps(addend, scale(half)), scale(rest));
+        let zero = _mm256_cmpeq_epi32(magnitude, _mm256_setzero_si256());
+        (
+            significand,
+            _mm256_blendv_epi8(exponent, all(ZERO_EXPONENT), zero),
+        )
+    }
+
+    /// Powers of two as f64.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn power_of_two(exponent: __m128i) -> __m256d {
+        let biased = _mm_add_epi32(exponent, _mm_set1_epi32(1023));
+        _mm256_castsi256_pd(_mm256_slli_epi64::<52>(_mm256_cvtepu32_epi64(biased)))
+    }
+
+    /// `sum * unit` towards zero to f32 with `bits` fraction bits.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn round_f32(sum: __m256d, unit: __m256d, bits: i32) -> __m128 {
+        let mask = _mm256_set1_epi64x(-1 << (52 - bits));
+        let value = _mm256_and_pd(sum, _mm256_castsi256_pd(mask));
+        let value = _mm256_mul_pd(value, unit);
+        // Subnormal results lose the bits below the last place; normal ones have none there. The
+        // final conversion is exact or an overflow.
+        let to_last = f64::from_bits(((126 + bits + 1023) as u64) << 52);
+        let last = _mm256_mul_pd(value, _mm256_set1_pd(to_last));
+        let last = _mm256_round_pd::<{ _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC }>(last);
+        _mm256_cvtpd_ps(_mm256_mul_pd(last, _mm256_set1_pd(1.0 / to_last)))
+    }
+
+    /// To the nearest f16, ties to even, as f32.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn round_f16(value: __m256d) -> __m128 {
+        let bits = _mm256_castpd_si256(value);
+        let exponent = _mm256_and_si256(bits, _mm256_set1_epi64x(0x7ff << 52));
+        // 2^(max(exponent, -14) - 10): comparing doubles compares their exponents.
+        let smallest = _mm256_set1_pd(1.0 / 16384.0);
+        let power = _mm256_max_pd(_mm256_castsi256_pd(exponent), smallest);
+        let unit = _mm256_mul_pd(power, _mm256_set1_pd(1.0 / 1024.0));
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        let rounded = _mm256_round_pd::<NEAREST>(_mm256_div_pd(value, unit));
+        let rounded = _mm256_mul_pd(rounded, unit);
+        // From 65536 on the value is beyond f16.
+        let sign = _mm256_set1_pd(-0.0);
+        let limit = _mm256_set1_pd(65536.0);
+        let over = _mm256_cmp_pd::<_CMP_GE_OQ>(_mm256_andnot_pd(sign, rounded), limit);
+        let infinite = _mm256_or_pd(_mm256_and_pd(sign, rounded), _mm256_set1_pd(f64::INFINITY));
+        _mm256_cvtpd_ps(_mm256_blendv_pd(rounded, infinite, over))
+    }
+}
+
+#[cfg(test)]
+#[path = "multiply_tests.rs"]
+mod tests;

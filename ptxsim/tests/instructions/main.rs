@@ -1,0 +1,18 @@
+//! Every instruction against a definition written from the PTX ISA, over edge values.
+//!
+//! A row is an instruction, the types of its operands and results, and a Rust function that
+//! defines the results; `harness` makes a kernel of it, runs it in the simulator with all checks
+//! on and compares bit for bit, or within the error that PTX states for approximate functions.
+//! Floating point is defined by `exact`, in big integers, rounded once.
+//!
+//! `PTXSIM_TEST_DUMP=DIR` leaves the kernels' texts in a folder, for `ptxas` to confirm that they
+//! are what it accepts too.
+
+mod bits;
+mod compare;
+mod exact;
+mod float;
+mod half;
+mod harness;
+mod integer;
+mod values;

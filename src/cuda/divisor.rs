@@ -1,0 +1,63 @@
+//! Division by a number known at launch, as a multiplication.
+
+use cudarc::driver::DeviceRepr;
+
+/// Divides `n < 2^31` by a fixed `1 <= d < 2^31`. Mirrors `Divisor` in `kernels/common/params.cuh`.
+///
+/// With `p = 31 + ceil(log2(d))` and `m = ceil(2^p / d)`, `n / d = n * m / 2^p` rounded down, and `m < 2^32` (Granlund and
+/// Montgomery, *Division by Invariant Integers using Multiplication*, 1994, theorem 4.2).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Divisor {
+    /// `m`, or 0 for division by 1.
+    multiplier: u32,
+    /// `p - 32`.
+    shift: u32,
+}
+
+// SAFETY: two plain 32-bit numbers in the kernel's layout.
+unsafe impl DeviceRepr for Divisor {}
+
+impl Divisor {
+    /// `divisor` is at least 1 and below 2^31.
+    pub(super) fn new(divisor: u32) -> Self {
+        debug_assert!((1..1 << 31).contains(&divisor));
+        if divisor == 1 {
+            return Self {
+                multiplier: 0,
+                shift: 0,
+            };
+        }
+        let power = 31 + (divisor - 1).ilog2() + 1;
+        let multiplier = (1u64 << power).div_ceil(u64::from(divisor));
+        Self {
+            multiplier: multiplier as u32,
+            shift: power - 32,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn divide(n: u32, by: Divisor) -> u32 {
+        if by.multiplier == 0 {
+            return n;
+        }
+        ((u64::from(n) * u64::from(by.multiplier)) >> 32 >> by.shift) as u32
+    }
+
+    proptest! {
+        #[test]
+        fn it_divides(n in 0u32..1 << 31, d in 1u32..1 << 31, small in 1u32..3000, k in 0u32..1 << 20) {
+            prop_assert_eq!(divide(n, Divisor::new(d)), n / d);
+            prop_assert_eq!(divide(n, Divisor::new(small)), n / small);
+            // Just below and at a multiple, where rounding would show.
+            let multiple = (k % ((1 << 31) / small)) * small;
+            prop_assert_eq!(divide(multiple, Divisor::new(small)), multiple / small);
+            prop_assert_eq!(divide(multiple.saturating_sub(1), Divisor::new(small)), multiple.saturating_sub(1) / small);
+        }
+    }
+}

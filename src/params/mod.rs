@@ -1,0 +1,17 @@
+//! Scalars of the ops, with their defaults and the values they may take.
+
+mod nms;
+mod sigmoid_focal_loss;
+
+pub use nms::Nms;
+pub use sigmoid_focal_loss::SigmoidFocalLoss;
+
+use crate::error::{Error, Result};
+
+/// A scalar must satisfy `holds`, which is false for NaN.
+fn scalar(op: &'static str, argument: &str, value: f32, rule: &str, holds: bool) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    Err(Error::input(op, argument, rule, value))
+}

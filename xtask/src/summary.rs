@@ -1,0 +1,114 @@
+//! What a run of test programs printed, in numbers.
+
+use std::fmt;
+
+/// The prefix of a line in which a test program says what it did not run, and why. Such a line is
+/// written past the test harness, which hides what a passing test prints.
+const SKIPPED: &str = "skipped: ";
+
+/// Counts over all test programs of one run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub passed: u32,
+    pub failed: u32,
+    pub ignored: u32,
+    /// What was not run and why, each once, in order.
+    pub skipped: Vec<String>,
+}
+
+impl Summary {
+    /// Takes note of one line of output.
+    pub fn line(&mut self, line: &str) {
+        if let Some(what) = line.strip_prefix(SKIPPED) {
+            self.skip(what.trim());
+        } else if let Some((_, counts)) = line.split_once("test result: ") {
+            self.passed += count(counts, "passed");
+            self.failed += count(counts, "failed");
+            self.ignored += count(counts, "ignored");
+        }
+    }
+
+    /// Notes something that was not run.
+    pub fn skip(&mut self, what: &str) {
+        if !self.skipped.iter().any(|known| known == what) {
+            self.skipped.push(what.to_owned());
+        }
+    }
+
+    /// Adds another run.
+    pub fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+        other.skipped.iter().for_each(|what| self.skip(what));
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        match self.ignored {
+            0 => Ok(()),
+            ignored => write!(f, ", {ignored} left to --full"),
+        }
+    }
+}
+
+/// The number before ` WORD` in `ok. 12 passed; 0 failed; ..`.
+fn count(counts: &str, word: &str) -> u32 {
+    counts
+        .split([';', '.'])
+        .filter_map(|part| part.trim().strip_suffix(word))
+        .find_map(|number| number.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(text: &str) -> Summary {
+        let mut summary = Summary::default();
+        text.lines().for_each(|line| summary.line(line));
+        summary
+    }
+
+    #[test]
+    fn programs_add_up() {
+        let text = "running 3 tests
+test a ... ok
+test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.00s
+skipped: nms on gpu: no driver
+test b ... FAILED
+test result: FAILED. 40 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 9.10s
+skipped: nms on gpu: no driver
+skipped: focal on gpu: no driver
+";
+        let expected = Summary {
+            passed: 43,
+            failed: 2,
+            ignored: 1,
+            skipped: vec![
+                "nms on gpu: no driver".into(),
+                "focal on gpu: no driver".into(),
+            ],
+        };
+        assert_eq!(summary(text), expected);
+        assert_eq!(
+            summary(text).to_string(),
+            "43 passed, 2 failed, 1 left to --full"
+        );
+        let mut twice = summary(text);
+        twice.add(&summary(text));
+        assert_eq!(
+            (twice.passed, twice.failed, twice.skipped.len()),
+            (86, 4, 2)
+        );
+    }
+
+    #[test]
+    fn other_lines_count_for_nothing() {
+        let text = "I skipped: this\ntest skipped: x ... ok\nresult: ok. 3 passed\n\n";
+        assert_eq!(summary(text), Summary::default());
+    }
+}

@@ -1,0 +1,172 @@
+//! `cargo xtask test`: every test, on every device there is.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cuda;
+use crate::summary::Summary;
+use crate::workspace::{Workspace, shown};
+
+/// The test program that runs each op's property suite on the device named by `OCELLI_TEST_DEVICE`:
+/// one program, because a process settles on one CUDA driver.
+pub const DEVICE_TESTS: &str = "devices";
+
+#[derive(clap::Args, Default)]
+pub struct Options {
+    /// Run the long tests, too, and every property with many more cases.
+    #[arg(long)]
+    pub full: bool,
+    /// Only tests whose names contain one of these.
+    pub filters: Vec<String>,
+}
+
+/// A CUDA device that a test program can be pointed at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Device {
+    SimSm80,
+    SimSm90a,
+    Gpu,
+}
+
+impl Device {
+    /// The value of `OCELLI_TEST_DEVICE`.
+    fn name(self) -> &'static str {
+        match self {
+            Self::SimSm80 => "sim-sm_80",
+            Self::SimSm90a => "sim-sm_90a",
+            Self::Gpu => "gpu",
+        }
+    }
+
+    /// Points a test program at the device. With `required`, tests that cannot use it fail.
+    fn select(self, command: &mut Command, required: bool) {
+        command.env("OCELLI_TEST_DEVICE", self.name());
+        let (arch, requirement) = match self {
+            Self::SimSm80 => (Some("sm_80"), "OCELLI_REQUIRE_SIM"),
+            Self::SimSm90a => (Some("sm_90a"), "OCELLI_REQUIRE_SIM"),
+            Self::Gpu => (None, "OCELLI_REQUIRE_GPU"),
+        };
+        if let Some(arch) = arch {
+            command.env("PTXSIM_ARCH", arch);
+        }
+        if required {
+            command.env(requirement, "1");
+        }
+    }
+}
+
+/// Runs the tests; `false` when one failed.
+pub fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
+    let start = Instant::now();
+    let mut total = Summary::default();
+    let kernels = match cuda::set_up(workspace) {
+        Ok(toolkit) => format!("built by nvcc {}", toolkit.version),
+        Err(error) if std::env::var("OCELLI_REQUIRE_NVCC").is_ok_and(|value| value == "1") => {
+            return Err(error.context("OCELLI_REQUIRE_NVCC=1"));
+        }
+        Err(error) => {
+            total.skip(&format!("every CUDA kernel: {error:#}"));
+            "not built".to_owned()
+        }
+    };
+    let has_kernels = total.skipped.is_empty();
+    build_simulator(workspace)?;
+
+    let mut report = vec![format!("kernels: {kernels}")];
+    let mut ok = true;
+    for device in [Device::SimSm80, Device::SimSm90a, Device::Gpu] {
+        if device == Device::Gpu && !cuda::runs("nvidia-smi", &["-L"]) {
+            total.skip("every test on a GPU: nvidia-smi finds none");
+            continue;
+        }
+        let (label, targets): (_, &[&str]) = match device {
+            Device::SimSm80 => ("cpu and sim-sm_80", &["--workspace"]),
+            _ => (device.name(), &["--package=ocelli", "--test", DEVICE_TESTS]),
+        };
+        let mut command = workspace.cargo(&["test", "--no-fail-fast"]);
+        command.args(targets).arg("--").args(&options.filters);
+        if options.full {
+            command
+                .arg("--include-ignored")
+                .env("OCELLI_TEST_FULL", "1");
+        }
+        device.select(&mut command, has_kernels);
+        println!("== {label}: {}", shown(&command));
+        let (summary, succeeded) = run_programs(&mut command)?;
+        report.push(format!("{label}: {summary}"));
+        ok &= succeeded;
+        total.add(&summary);
+    }
+    print_report(&report, &total, ok, start);
+    Ok(ok)
+}
+
+/// Builds the simulated driver where the test programs look for it.
+fn build_simulator(workspace: &Workspace) -> Result<()> {
+    let mut command = workspace.cargo(&["build", "--quiet", "--package=ptxsim", "--lib"]);
+    let status = command.status().with_context(|| shown(&command))?;
+    if !status.success() {
+        bail!("{} failed: {status}", shown(&command));
+    }
+    Ok(())
+}
+
+/// Runs test programs, passing on what they print, and counts.
+fn run_programs(command: &mut Command) -> Result<(Summary, bool)> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| shown(command))?;
+    let summary = Mutex::new(Summary::default());
+    let outputs: [Option<Box<dyn Read + Send>>; 2] = [
+        child.stdout.take().map(|output| Box::new(output) as _),
+        child.stderr.take().map(|output| Box::new(output) as _),
+    ];
+    std::thread::scope(|scope| {
+        for output in outputs.into_iter().flatten() {
+            scope.spawn(|| pass_on(output, &summary));
+        }
+    });
+    let status = child.wait().with_context(|| shown(command))?;
+    let summary = summary
+        .into_inner()
+        .unwrap_or_else(|lock| lock.into_inner());
+    Ok((summary, status.success()))
+}
+
+/// Prints and counts each line as it comes.
+fn pass_on(output: impl Read, summary: &Mutex<Summary>) {
+    for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        summary
+            .lock()
+            .unwrap_or_else(|lock| lock.into_inner())
+            .line(&line);
+        // A closed terminal must not end the tests.
+        let _ = writeln!(std::io::stdout(), "{line}");
+    }
+}
+
+fn print_report(report: &[String], total: &Summary, ok: bool, start: Instant) {
+    println!("== summary");
+    report.iter().for_each(|line| println!("{line}"));
+    total
+        .skipped
+        .iter()
+        .for_each(|what| println!("skipped: {what}"));
+    let verdict = if ok {
+        "all tests passed"
+    } else {
+        "TESTS FAILED"
+    };
+    println!(
+        "{verdict}: {total}; {} skipped; {} s",
+        total.skipped.len(),
+        start.elapsed().as_secs()
+    );
+}
