@@ -6,4 +6,6 @@ fn main() {
     println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libcuda.so");
     // cudarc's presence probe closes the library again; unloading code with thread-locals is unsound.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
+    // A program that links the rlib may export the same names: the library must call its own.
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-Bsymbolic");
 }

@@ -17,6 +17,8 @@
 //! ```
 
 pub mod checks;
+pub mod client;
+pub mod driver;
 pub mod exec;
 pub mod image;
 pub mod memory;

@@ -1,7 +1,9 @@
 //! The facade: what the driver needs of the simulator.
 
+use crate::checks::{Findings, GlobalRaces, Sources};
 use crate::exec::grid::Grid;
 use crate::exec::launch::Launch;
+use crate::exec::runtime::Heap;
 use crate::memory::{Buffer, Memory};
 use crate::program::Program;
 use crate::program::layout::KernelLayout;
@@ -10,7 +12,9 @@ use crate::program::module::{Globals, LinkError};
 use crate::ptx;
 use crate::ptx::ast::{Directives, Space};
 use crate::report::{Counters, LaunchReport};
+use std::collections::HashMap;
 use std::fmt;
+use std::io::Write;
 use std::sync::Arc;
 
 /// A simulated architecture.
@@ -137,6 +141,9 @@ pub struct Kernel {
     dynamic_base: u32,
     /// Bytes of local memory for each thread, calls included.
     local_stride: u32,
+    /// CUDA source lines of PTX lines.
+    sources: Sources,
+    heap: Option<Arc<Heap>>,
 }
 
 impl Kernel {
@@ -169,7 +176,12 @@ impl Module {
             .iter()
             .zip(0..)
             .filter(|(f, _)| f.is_entry && f.has_body);
-        let kernels = entries.map(|(_, index)| load_kernel(&ast, index, &globals, arch));
+        let allocates = ast
+            .functions
+            .iter()
+            .any(|f| f.name == "malloc" && !f.has_body);
+        let heap = allocates.then(|| Heap::new(memory)).flatten().map(Arc::new);
+        let kernels = entries.map(|(_, index)| load_kernel(&ast, index, &globals, arch, &heap));
         Ok(Module {
             kernels: kernels.collect::<Result<_, _>>()?,
             globals,
@@ -203,6 +215,7 @@ fn load_kernel(
     entry: u32,
     globals: &Globals,
     arch: Arch,
+    heap: &Option<Arc<Heap>>,
 ) -> Result<Arc<Kernel>, LoadError> {
     let function = &ast.functions[entry as usize];
     let too_large = |_| {
@@ -237,8 +250,24 @@ fn load_kernel(
         info,
         dynamic_base: layout.dynamic_base,
         local_stride: local_stride(&program),
+        sources: sources(&program),
+        heap: heap.clone(),
         program,
     }))
+}
+
+/// Where the PTX lines of a program come from.
+fn sources(program: &Program) -> Sources {
+    let known = program
+        .sites
+        .iter()
+        .filter_map(|site| Some((site.line, site.source?)));
+    let lines: HashMap<u32, (u32, u32)> = known.collect();
+    let files: HashMap<u32, String> = program.files.iter().cloned().collect();
+    Arc::new(move |ptx_line| {
+        let (file, line) = lines.get(&ptx_line)?;
+        Some((files.get(file)?.clone(), *line))
+    })
 }
 
 /// Local memory that calls may need beyond one frame of each function, in bytes.
@@ -284,7 +313,11 @@ pub fn launch(
             shared_bytes_per_block: shared_bytes.into(),
             ..Counters::default()
         },
-        findings: Vec::new(),
+        findings: Findings::new(&kernel.info.name, kernel.sources.clone()),
+        global_races: (checks == Checks::All && config.grid != [1; 3]).then(GlobalRaces::new),
+        directives: kernel.info.directives.clone(),
+        printed: String::new(),
+        heap: kernel.heap.clone(),
         effects: 0,
     };
     let result = match Buffer::untracked(kernel.info.param_bytes as usize, 0) {
@@ -300,12 +333,14 @@ pub fn launch(
         Some(_) => Err(LaunchError::InvalidValue),
         None => Err(LaunchError::OutOfResources),
     };
+    // As on a device, nobody learns when standard output is closed.
+    let _ = std::io::stdout().write_all(launch.printed.as_bytes());
     let report = LaunchReport {
         kernel: launch.kernel,
         grid: config.grid,
         block: config.block,
         counters: launch.counters,
-        findings: launch.findings,
+        findings: launch.findings.into_list(),
     };
     Outcome { report, result }
 }

@@ -101,7 +101,12 @@ impl Captures {
         if !stream.is_legacy() || self.active().is_empty() {
             return Ok(());
         }
-        for other in driver()?.streams.all().iter().filter(|other| other.is_blocking()) {
+        for other in driver()?
+            .streams
+            .all()
+            .iter()
+            .filter(|other| other.is_blocking())
+        {
             if let Some(participation) = &*lock(other) {
                 participation.capture.invalidate();
                 return Err(Status::STREAM_CAPTURE_IMPLICIT);
@@ -134,7 +139,13 @@ impl Captures {
         let mut slot = lock(stream);
         let state = event.state();
         match (&mut *slot, &*state) {
-            (Some(participation), EventState::Captured { capture, dependencies }) => {
+            (
+                Some(participation),
+                EventState::Captured {
+                    capture,
+                    dependencies,
+                },
+            ) => {
                 if !Arc::ptr_eq(&participation.capture, capture) {
                     participation.capture.invalidate();
                     capture.invalidate();
@@ -145,7 +156,13 @@ impl Captures {
                 let new: Vec<usize> = new.copied().collect();
                 known.extend(new);
             }
-            (None, EventState::Captured { capture, dependencies }) => {
+            (
+                None,
+                EventState::Captured {
+                    capture,
+                    dependencies,
+                },
+            ) => {
                 if capture.ended.load(Ordering::Acquire) {
                     return Err(Status::CAPTURED_EVENT);
                 }
@@ -154,7 +171,10 @@ impl Captures {
                     return Err(Status::STREAM_CAPTURE_IMPLICIT);
                 }
                 let (capture, dependencies) = (capture.clone(), dependencies.clone());
-                *slot = Some(Participation { capture, dependencies });
+                *slot = Some(Participation {
+                    capture,
+                    dependencies,
+                });
             }
             (Some(participation), EventState::Recorded { .. }) => {
                 participation.capture.invalidate();
@@ -204,13 +224,19 @@ impl Captures {
             ended: AtomicBool::new(false),
         });
         self.active().push(capture.clone());
-        *slot = Some(Participation { capture, dependencies: Vec::new() });
+        *slot = Some(Participation {
+            capture,
+            dependencies: Vec::new(),
+        });
         Ok(())
     }
 
     fn end(&self, stream: &Stream) -> Result<Arc<Graph>> {
         let mut slot = lock(stream);
-        let Participation { capture, dependencies } = slot.as_ref().ok_or(Status::ILLEGAL_STATE)?;
+        let Participation {
+            capture,
+            dependencies,
+        } = slot.as_ref().ok_or(Status::ILLEGAL_STATE)?;
         if capture.origin != stream.handle {
             capture.invalidate();
             return Err(Status::STREAM_CAPTURE_UNMATCHED);
@@ -236,7 +262,10 @@ impl Captures {
         let thread_stream = super::context::current().map(|context| context.thread_stream());
         for stream in driver()?.streams.all().into_iter().chain(thread_stream) {
             let mut slot = lock(&stream);
-            if slot.as_ref().is_some_and(|part| Arc::ptr_eq(&part.capture, capture)) {
+            if slot
+                .as_ref()
+                .is_some_and(|part| Arc::ptr_eq(&part.capture, capture))
+            {
                 *slot = None;
             }
         }
@@ -245,7 +274,10 @@ impl Captures {
 }
 
 fn lock(stream: &Stream) -> MutexGuard<'_, Option<Participation>> {
-    stream.capture.lock().unwrap_or_else(PoisonError::into_inner)
+    stream
+        .capture
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `CUstreamCaptureStatus`.

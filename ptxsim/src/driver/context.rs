@@ -56,7 +56,10 @@ impl Context {
 
     /// The calling thread's own default stream.
     pub fn thread_stream(&self) -> Arc<Stream> {
-        let mut streams = self.thread_streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut streams = self
+            .thread_streams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let stream = streams
             .entry(std::thread::current().id())
             .or_insert_with(|| Stream::default_of(self.handle, DefaultStream::PerThread));
@@ -67,7 +70,9 @@ impl Context {
     pub fn fail(&self, status: Status) {
         let success = Status::SUCCESS.0;
         // Losing the race means that an earlier error stays, which is what is wanted.
-        let _ = self.failure.compare_exchange(success, status.0, Ordering::AcqRel, Ordering::Acquire);
+        let _ =
+            self.failure
+                .compare_exchange(success, status.0, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// The error that a kernel left, if any.
@@ -110,7 +115,9 @@ impl PrimaryContext {
     }
 
     fn is(&self, handle: Handle) -> bool {
-        self.context.get().is_some_and(|context| context.handle == handle)
+        self.context
+            .get()
+            .is_some_and(|context| context.handle == handle)
     }
 }
 
@@ -123,7 +130,10 @@ thread_local! {
 pub fn current() -> Result<Arc<Context>> {
     let driver = driver()?;
     let handle = top().ok_or(Status::INVALID_CONTEXT)?;
-    let context = driver.contexts.get(handle).map_err(|_| Status::CONTEXT_IS_DESTROYED)?;
+    let context = driver
+        .contexts
+        .get(handle)
+        .map_err(|_| Status::CONTEXT_IS_DESTROYED)?;
     context.check()?;
     Ok(context)
 }
@@ -146,12 +156,19 @@ fn set_current(handle: Handle) -> Result {
 }
 
 fn find(handle: Handle) -> Result<Arc<Context>> {
-    driver()?.contexts.get(handle).map_err(|_| Status::INVALID_CONTEXT)
+    driver()?
+        .contexts
+        .get(handle)
+        .map_err(|_| Status::INVALID_CONTEXT)
 }
 
 /// The context `handle`, or the current one for null.
 pub fn find_or_current(handle: Handle) -> Result<Arc<Context>> {
-    if handle == Handle::NULL { current() } else { find(handle) }
+    if handle == Handle::NULL {
+        current()
+    } else {
+        find(handle)
+    }
 }
 
 /// Bits of `CUctx_flags` that `cuda.h` defines: scheduling, host mapping, and so on.

@@ -30,7 +30,9 @@ pub extern "C" fn ptxsim_version() -> u32 {
 /// is unknown.
 #[unsafe(no_mangle)]
 pub extern "C" fn ptxsim_set_arch(arch: u32) -> u32 {
-    let done = ARCHS.get(arch as usize).is_some_and(|&arch| state::choose_arch(arch));
+    let done = ARCHS
+        .get(arch as usize)
+        .is_some_and(|&arch| state::choose_arch(arch));
     u32::from(!done)
 }
 
@@ -51,6 +53,12 @@ pub extern "C" fn ptxsim_set_checks(checks: u32) -> u32 {
         }
         None => 1,
     }
+}
+
+/// Whether findings, and why calls fail, are printed to the standard error; 0 for no.
+#[unsafe(no_mangle)]
+pub extern "C" fn ptxsim_set_prints(prints: u32) {
+    settings::set_prints(prints != 0);
 }
 
 /// Makes launches from now on keep their reports until they are taken.

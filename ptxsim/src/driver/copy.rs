@@ -3,6 +3,11 @@
 use super::ffi::HostPointer;
 use super::state::driver;
 use super::status::{Result, Status};
+use crate::memory::DEVICE_BASE;
+
+/// Addresses that device memory is given, and no memory of the program's own has on Linux: one of
+/// these is not taken for the program's even where nothing is allocated there.
+const DEVICE_RANGE: std::ops::Range<u64> = DEVICE_BASE..0x1000_0000_0000;
 
 /// Which memory an end of a copy is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +44,18 @@ pub struct Copy {
 impl End {
     /// A single row at `address`.
     pub fn row(side: Side, address: u64) -> End {
-        End { side, address, pitch: 0, slice: 0 }
+        End {
+            side,
+            address,
+            pitch: 0,
+            slice: 0,
+        }
     }
 
     fn at(&self, slice: usize, row: usize) -> u64 {
-        let offset = slice.wrapping_mul(self.slice).wrapping_add(row.wrapping_mul(self.pitch));
+        let offset = slice
+            .wrapping_mul(self.slice)
+            .wrapping_add(row.wrapping_mul(self.pitch));
         self.address.wrapping_add(offset as u64)
     }
 }
@@ -51,7 +63,13 @@ impl End {
 impl Copy {
     /// `len` bytes in a row.
     pub fn row(to: End, from: End, len: usize) -> Copy {
-        Copy { to, from, width: len, height: 1, depth: 1 }
+        Copy {
+            to,
+            from,
+            width: len,
+            height: 1,
+            depth: 1,
+        }
     }
 
     /// Does it. `INVALID_VALUE` if a row leaves its allocation.
@@ -69,17 +87,23 @@ impl Copy {
 
     fn copy_row(&self, to: u64, from: u64) -> Result {
         let memory = &driver()?.memory;
-        let on_device = |end: &End, address| end.side == Side::Device || memory.find(address).is_some();
+        let on_device = |end: &End, address| {
+            end.side == Side::Device
+                || DEVICE_RANGE.contains(&address)
+                || memory.find(address).is_some()
+        };
         let len = self.width;
         let copied = match (on_device(&self.to, to), on_device(&self.from, from)) {
             (true, true) => memory.copy(to, from, len),
             (true, false) => {
                 HostPointer::from_address(from).read(len, |bytes| Ok(memory.copy_in(to, bytes)))?
             }
-            (false, true) => {
-                HostPointer::from_address(to).write(len, |bytes| Ok(memory.copy_out(from, bytes)))?
+            (false, true) => HostPointer::from_address(to)
+                .write(len, |bytes| Ok(memory.copy_out(from, bytes)))?,
+            (false, false) => {
+                return HostPointer::from_address(to)
+                    .copy_from(HostPointer::from_address(from), len);
             }
-            (false, false) => return HostPointer::from_address(to).copy_from(HostPointer::from_address(from), len),
         };
         copied.map_err(|error| {
             super::report::explain("copy", &error);
@@ -157,8 +181,16 @@ impl Plane2d {
         if self.x.checked_add(width).is_none_or(|row| row > pitch) {
             return Err(Status::INVALID_VALUE);
         }
-        let plain = End { side, address: base.wrapping_add(self.x as u64), pitch, slice: 0 };
-        Ok(End { address: plain.at(0, self.y), ..plain })
+        let plain = End {
+            side,
+            address: base.wrapping_add(self.x as u64),
+            pitch,
+            slice: 0,
+        };
+        Ok(End {
+            address: plain.at(0, self.y),
+            ..plain
+        })
     }
 }
 
@@ -166,7 +198,13 @@ impl Memcpy2d {
     /// The copy that it describes.
     pub fn copy(&self) -> Result<Copy> {
         let (to, from) = (self.target.end(self.width)?, self.source.end(self.width)?);
-        Ok(Copy { to, from, width: self.width, height: self.height, depth: 1 })
+        Ok(Copy {
+            to,
+            from,
+            width: self.width,
+            height: self.height,
+            depth: 1,
+        })
     }
 }
 
@@ -182,9 +220,19 @@ impl Plane3d {
             pitch: self.pitch,
         };
         let flat = flat.end(width)?;
-        let rows = if self.height == 0 { height } else { self.height };
-        let whole = End { slice: flat.pitch.wrapping_mul(rows), ..flat };
-        Ok(End { address: whole.at(self.z, 0), ..whole })
+        let rows = if self.height == 0 {
+            height
+        } else {
+            self.height
+        };
+        let whole = End {
+            slice: flat.pitch.wrapping_mul(rows),
+            ..flat
+        };
+        Ok(End {
+            address: whole.at(self.z, 0),
+            ..whole
+        })
     }
 }
 
@@ -193,7 +241,13 @@ impl Memcpy3d {
     pub fn copy(&self) -> Result<Copy> {
         let to = self.target.end(self.width, self.height)?;
         let from = self.source.end(self.width, self.height)?;
-        Ok(Copy { to, from, width: self.width, height: self.height, depth: self.depth })
+        Ok(Copy {
+            to,
+            from,
+            width: self.width,
+            height: self.height,
+            depth: self.depth,
+        })
     }
 }
 

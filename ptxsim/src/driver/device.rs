@@ -75,10 +75,17 @@ pub const MAX_BLOCK: [u32; 3] = [1024, 1024, 64];
 /// Largest extents of a grid.
 pub const MAX_GRID: [u32; 3] = [i32::MAX as u32, 65535, 65535];
 
+/// The last `CUdevice_attribute` of CUDA 13.
+const LAST_ATTRIBUTE: c_uint = 149;
+
 /// `INVALID_DEVICE` for all but the one device.
 pub fn require_device(device: c_int) -> Result {
     driver()?;
-    if device == 0 { Ok(()) } else { Err(Status::INVALID_DEVICE) }
+    if device == 0 {
+        Ok(())
+    } else {
+        Err(Status::INVALID_DEVICE)
+    }
 }
 
 /// `(major, minor)`.
@@ -94,6 +101,9 @@ pub fn compute_capability(arch: Arch) -> (c_int, c_int) {
 /// Clocks and widths are those of the A100 80 GB and the H100 SXM: a figure derived from them is
 /// no measurement.
 fn attribute(arch: Arch, attribute: c_uint) -> Option<c_int> {
+    if attribute == 0 {
+        return None;
+    }
     let limits = limits(arch);
     let hopper = arch == Arch::Sm90a;
     let pick = |ampere: c_int, hopper_value: c_int| if hopper { hopper_value } else { ampere };
@@ -103,48 +113,48 @@ fn attribute(arch: Arch, attribute: c_uint) -> Option<c_int> {
         2..=4 => MAX_BLOCK[attribute as usize - 2] as c_int,
         5..=7 => MAX_GRID[attribute as usize - 5] as c_int,
         8 => limits.shared_per_block as c_int,
-        9 => 64 << 10,                             // constant memory
-        10 => 32,                                  // warp size
-        11 => c_int::MAX,                          // pitch
-        12 | 82 => limits.registers as c_int,      // of a block, of a multiprocessor
-        13 => pick(1_410_000, 1_980_000),          // clock in kHz
-        14 | 30 => 512,                            // texture and surface alignment
+        9 => 64 << 10,                        // constant memory
+        10 => 32,                             // warp size
+        11 => c_int::MAX,                     // pitch
+        12 | 82 => limits.registers as c_int, // of a block, of a multiprocessor
+        13 => pick(1_410_000, 1_980_000),     // clock in kHz
+        14 | 30 => 512,                       // texture and surface alignment
         16 => limits.multiprocessors as c_int,
-        33 => 1,                                   // PCI bus
-        36 => pick(1_593_000, 2_619_000),          // memory clock in kHz
-        37 => 5120,                                // bus width in bits
-        38 => pick(40 << 20, 50 << 20),            // L2 in bytes
+        33 => 1,                          // PCI bus
+        36 => pick(1_593_000, 2_619_000), // memory clock in kHz
+        37 => 5120,                       // bus width in bits
+        38 => pick(40 << 20, 50 << 20),   // L2 in bytes
         39 => (limits.warps * 32) as c_int,
-        40 => 3,                                   // copy engines
-        51 => 32,                                  // texture pitch alignment
+        40 => 3,  // copy engines
+        51 => 32, // texture pitch alignment
         75 => capability.0,
         76 => capability.1,
         81 => limits.shared_per_multiprocessor as c_int,
-        87 => 2,                                   // single to double precision
+        87 => 2, // single to double precision
         97 => limits.shared_per_block_optin as c_int,
         106 => limits.blocks as c_int,
-        108 => pick(30 << 20, 32 << 20),           // persisting L2
-        109 => 128 << 20,                          // access policy window
+        108 => pick(30 << 20, 32 << 20), // persisting L2
+        109 => 128 << 20,                // access policy window
         111 => limits.shared_reserved as c_int,
-        120 | 127 => c_int::from(hopper),          // clusters, tensor maps
-        126 => pick(1, 4),                         // memory synchronisation domains
+        120 | 127 => c_int::from(hopper), // clusters, tensor maps
+        126 => pick(1, 4),                // memory synchronisation domains
         // Overlap, mapped host memory, concurrent kernels, unified addressing, stream priorities,
         // L1 for global and local, managed memory and its concurrent use, preemption, host pointers
         // of registered memory, cooperative launch, host registration, memory pools.
         15 | 19 | 31 | 41 | 78 | 79 | 80 | 83 | 89 | 90 | 91 | 95 | 99 | 115 => 1,
         // Everything else that exists is absent here: textures, virtual memory management, ECC,
         // peers, interprocess handles.
-        1..=149 => 0,
+        number if number <= LAST_ATTRIBUTE => 0,
         _ => return None,
     };
     Some(value)
 }
 
-/// `DEVICE_NAME` with its terminating zero, cut to the room there is.
+/// The device's name.
 fn name(arch: Arch) -> &'static str {
     match arch {
-        Arch::Sm80 => "ptxsim sm_80\0",
-        Arch::Sm90a => "ptxsim sm_90a\0",
+        Arch::Sm80 => "ptxsim sm_80",
+        Arch::Sm90a => "ptxsim sm_90a",
     }
 }
 
@@ -183,7 +193,7 @@ exports! {
         require_device(device)?;
         let room = usize::try_from(room).ok().filter(|&room| room > 0).ok_or(Status::INVALID_VALUE)?;
         let name = name(driver()?.arch).bytes();
-        let cut = name.take(room - 1).filter(|&byte| byte != 0).chain([0]);
+        let cut = name.take(room - 1).chain([0]);
         text.set_many(cut.map(|byte| byte as c_char), room)
     }
 

@@ -53,15 +53,20 @@ impl Event {
 
     /// Records it now, after `after`.
     pub fn record(&self, after: Vec<Arc<HostWork>>) {
-        *self.state() = EventState::Recorded { at: Instant::now(), after };
+        *self.state() = EventState::Recorded {
+            at: Instant::now(),
+            after,
+        };
     }
 
     /// Host functions that must finish before it is complete.
     pub fn unfinished(&self) -> Vec<Arc<HostWork>> {
         match &*self.state() {
-            EventState::Recorded { after, .. } => {
-                after.iter().filter(|work| work.finished().is_none()).cloned().collect()
-            }
+            EventState::Recorded { after, .. } => after
+                .iter()
+                .filter(|work| work.finished().is_none())
+                .cloned()
+                .collect(),
             _ => Vec::new(),
         }
     }

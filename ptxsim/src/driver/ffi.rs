@@ -42,14 +42,25 @@ macro_rules! exports {
 pub(super) use exports;
 
 /// A pointer that a function writes one value to.
-#[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct Out<T>(*mut T);
+
+// Derived, these would ask the same of `T`.
+impl<T> Clone for Out<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Out<T> {}
 
 impl<T> Out<T> {
     /// `INVALID_VALUE` if the pointer is null.
     pub fn check(self) -> Result {
-        if self.0.is_null() { Err(Status::INVALID_VALUE) } else { Ok(()) }
+        if self.0.is_null() {
+            Err(Status::INVALID_VALUE)
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes `value`; `INVALID_VALUE` if the pointer is null.
@@ -86,14 +97,27 @@ impl<T: Copy> Out<T> {
 }
 
 /// A pointer that a function reads values from.
-#[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct In<T>(*const T);
 
-impl<T: Copy> In<T> {
+impl<T> Clone for In<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for In<T> {}
+
+impl<T> In<T> {
     /// Null.
     pub const NULL: In<T> = In(std::ptr::null());
 
+    /// Whether the pointer is null.
+    pub fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+}
+
+impl<T: Copy> In<T> {
     /// The value at an index of an array; `INVALID_VALUE` if the pointer is null.
     pub fn at(self, index: usize) -> Result<T> {
         if self.0.is_null() {
@@ -118,12 +142,9 @@ impl<T: Copy> In<T> {
             return Err(Status::INVALID_VALUE);
         }
         // SAFETY: by the caller's promise `count` values lie there.
-        Ok((0..count).map(|index| unsafe { self.0.add(index).read_unaligned() }).collect())
-    }
-
-    /// Whether the pointer is null.
-    pub fn is_null(self) -> bool {
-        self.0.is_null()
+        Ok((0..count)
+            .map(|index| unsafe { self.0.add(index).read_unaligned() })
+            .collect())
     }
 }
 
@@ -140,7 +161,9 @@ impl Text {
         }
         // SAFETY: not null, so by the caller's promise a string with a terminating zero.
         let text = unsafe { CStr::from_ptr(self.0) };
-        text.to_str().map(str::to_owned).map_err(|_| Status::INVALID_VALUE)
+        text.to_str()
+            .map(str::to_owned)
+            .map_err(|_| Status::INVALID_VALUE)
     }
 }
 
@@ -186,20 +209,6 @@ impl HostPointer {
         body(unsafe { std::slice::from_raw_parts_mut(self.0.cast(), len) })
     }
 
-    /// `len` bytes from there, or `None` where they are not all mapped. For headers that say how
-    /// long something is, which may be wrong.
-    pub fn read_if_mapped(self, len: usize) -> Option<Vec<u8>> {
-        self.check(len).ok()?;
-        let page = 4096;
-        let start = self.0 as usize / page * page;
-        let bytes = self.0 as usize + len - start;
-        // SAFETY: `msync` reads no memory of ours; it fails with ENOMEM where a page is unmapped.
-        if unsafe { libc::msync(start as *mut c_void, bytes, libc::MS_ASYNC) } != 0 {
-            return None;
-        }
-        self.read(len, |bytes| Ok(bytes.to_vec())).ok()
-    }
-
     /// The text that ends with a zero there, without it; `None` for null.
     pub fn text(self) -> Option<Vec<u8>> {
         if self.0.is_null() {
@@ -221,9 +230,25 @@ impl HostPointer {
         Ok(())
     }
 
+    /// `INVALID_VALUE` unless the `len` bytes there are mapped. This costs a system call of less
+    /// than a microsecond, and turns most wild pointers into errors as a real driver does.
     fn check(self, len: usize) -> Result {
-        let fits = isize::try_from(len).is_ok() && (self.0 as usize).checked_add(len).is_some();
-        if self.0.is_null() || !fits { Err(Status::INVALID_VALUE) } else { Ok(()) }
+        const PAGE: usize = 4096;
+        let start = self.0 as usize / PAGE * PAGE;
+        let end = (self.0 as usize)
+            .checked_add(len)
+            .ok_or(Status::INVALID_VALUE)?;
+        if self.0.is_null() || isize::try_from(len).is_err() {
+            return Err(Status::INVALID_VALUE);
+        }
+        // SAFETY: `msync` touches no memory: it fails with ENOMEM where a page is not mapped, and
+        // with MS_ASYNC does nothing else.
+        let unmapped = unsafe { libc::msync(start as *mut c_void, end - start, libc::MS_ASYNC) };
+        if unmapped == 0 {
+            Ok(())
+        } else {
+            Err(Status::INVALID_VALUE)
+        }
     }
 }
 

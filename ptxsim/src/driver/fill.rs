@@ -24,15 +24,28 @@ pub struct Fill {
 impl Fill {
     /// `INVALID_VALUE` if the address is not a multiple of the element, or a row longer than the
     /// pitch. The pitch of a single row is ignored.
-    pub fn new(address: u64, element: &[u8], width: usize, pitch: usize, height: usize) -> Result<Fill> {
+    pub fn new(
+        address: u64,
+        element: &[u8],
+        width: usize,
+        pitch: usize,
+        height: usize,
+    ) -> Result<Fill> {
         let size = element.len();
         let row = width.checked_mul(size).ok_or(Status::INVALID_VALUE)?;
-        if address % size as u64 != 0 || (height > 1 && row > pitch) {
+        if !address.is_multiple_of(size as u64) || (height > 1 && row > pitch) {
             return Err(Status::INVALID_VALUE);
         }
         let mut value = [0; 4];
         value[..size].copy_from_slice(element);
-        Ok(Fill { address, value, size, width, pitch, height })
+        Ok(Fill {
+            address,
+            value,
+            size,
+            width,
+            pitch,
+            height,
+        })
     }
 
     /// Does it. `INVALID_VALUE` if a row leaves its allocation.
@@ -42,7 +55,9 @@ impl Fill {
             return Ok(());
         }
         for row in 0..self.height {
-            let address = self.address.wrapping_add(row.wrapping_mul(self.pitch) as u64);
+            let address = self
+                .address
+                .wrapping_add(row.wrapping_mul(self.pitch) as u64);
             let filled = memory.fill(address, &self.value[..self.size], self.width);
             filled.map_err(|error| {
                 super::report::explain("memset", &error);

@@ -37,7 +37,9 @@ const CLUSTER_POLICY: c_uint = 15;
 impl Function {
     /// A kernel of `module` with its attributes at their defaults.
     pub fn new(module: Handle, kernel: Arc<Kernel>, arch: Arch) -> Arc<Function> {
-        let default = limits(arch).shared_per_block.saturating_sub(kernel.info().static_shared);
+        let default = limits(arch)
+            .shared_per_block
+            .saturating_sub(kernel.info().static_shared);
         Arc::new(Function {
             handle: Handle::fresh(),
             module,
@@ -62,13 +64,20 @@ impl Function {
         let info = self.kernel.info();
         let bound = info.directives.max_registers.unwrap_or(255).min(255);
         let per_block = self.limits().registers / self.max_threads_declared().max(1);
-        info.registers.max(16).next_multiple_of(8).min(per_block).min(bound).max(1)
+        info.registers
+            .max(16)
+            .next_multiple_of(8)
+            .min(per_block)
+            .min(bound)
+            .max(1)
     }
 
     fn max_threads_declared(&self) -> u32 {
         let directives = &self.kernel.info().directives;
         let declared = directives.required_threads.or(directives.max_threads);
-        declared.map_or(MAX_THREADS, |extents| extents.iter().product::<u32>().min(MAX_THREADS))
+        declared.map_or(MAX_THREADS, |extents| {
+            extents.iter().product::<u32>().min(MAX_THREADS)
+        })
     }
 
     /// Threads that a block of this kernel may have.
@@ -104,8 +113,13 @@ impl Function {
             7 => 0,
             MAX_DYNAMIC_SHARED => self.max_dynamic_shared() as c_int,
             CARVEOUT => self.carveout.load(Ordering::Relaxed),
-            10 => c_int::from(info.directives.explicit_cluster && info.directives.cluster.is_none()),
-            11..=13 => info.directives.cluster.map_or(0, |extents| extents[number as usize - 11] as c_int),
+            10 => {
+                c_int::from(info.directives.explicit_cluster && info.directives.cluster.is_none())
+            }
+            11..=13 => info
+                .directives
+                .cluster
+                .map_or(0, |extents| extents[number as usize - 11] as c_int),
             NON_PORTABLE_CLUSTER => self.non_portable_cluster.load(Ordering::Relaxed) as c_int,
             CLUSTER_POLICY => self.cluster_policy.load(Ordering::Relaxed) as c_int,
             _ => return Err(Status::INVALID_VALUE),
@@ -117,11 +131,15 @@ impl Function {
             MAX_DYNAMIC_SHARED => {
                 let most = self.limits().shared_per_block_optin - self.kernel.info().static_shared;
                 let bytes = u32::try_from(value).ok().filter(|&bytes| bytes <= most);
-                self.dynamic_shared.store(bytes.ok_or(Status::INVALID_VALUE)?, Ordering::Relaxed);
+                self.dynamic_shared
+                    .store(bytes.ok_or(Status::INVALID_VALUE)?, Ordering::Relaxed);
             }
-            CARVEOUT if (-1..=100).contains(&value) => self.carveout.store(value, Ordering::Relaxed),
+            CARVEOUT if (-1..=100).contains(&value) => {
+                self.carveout.store(value, Ordering::Relaxed)
+            }
             NON_PORTABLE_CLUSTER if matches!(value, 0 | 1) => {
-                self.non_portable_cluster.store(value as u32, Ordering::Relaxed);
+                self.non_portable_cluster
+                    .store(value as u32, Ordering::Relaxed);
             }
             CLUSTER_POLICY if (0..=2).contains(&value) => {
                 self.cluster_policy.store(value as u32, Ordering::Relaxed);
@@ -140,7 +158,12 @@ pub fn find(handle: Handle) -> Result<Arc<Function>> {
 
 fn parameter(function: Handle, index: usize, offset: Out<usize>, bytes: Out<usize>) -> Result {
     let function = find(function)?;
-    let &(start, len) = function.kernel.info().params.get(index).ok_or(Status::INVALID_VALUE)?;
+    let &(start, len) = function
+        .kernel
+        .info()
+        .params
+        .get(index)
+        .ok_or(Status::INVALID_VALUE)?;
     offset.set(start as usize)?;
     bytes.set_if_wanted(len as usize);
     Ok(())

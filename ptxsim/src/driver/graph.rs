@@ -63,16 +63,27 @@ impl Drop for GraphMemory {
 impl Graph {
     /// An empty graph that has no handle yet.
     pub fn new() -> Arc<Graph> {
-        Arc::new(Graph { nodes: Mutex::default(), memory: Arc::default(), handle: OnceLock::new() })
+        Arc::new(Graph {
+            nodes: Mutex::default(),
+            memory: Arc::default(),
+            handle: OnceLock::new(),
+        })
     }
 
     /// Its handle, made at the first call.
     pub fn publish(self: &Arc<Self>) -> Result<Handle> {
         let driver = driver()?;
-        let mut nodes = self.nodes().iter().map(|node| node.handle).enumerate().collect::<Vec<_>>();
+        let mut nodes = self
+            .nodes()
+            .iter()
+            .map(|node| node.handle)
+            .enumerate()
+            .collect::<Vec<_>>();
         for (index, handle) in nodes.drain(..) {
             let graph = Arc::downgrade(self);
-            driver.nodes.insert(handle, Arc::new(NodeRef { graph, index }));
+            driver
+                .nodes
+                .insert(handle, Arc::new(NodeRef { graph, index }));
         }
         let handle = *self.handle.get_or_init(Handle::fresh);
         Ok(driver.graphs.insert(handle, self.clone()))
@@ -99,7 +110,11 @@ impl Graph {
         if dependencies.iter().any(|&index| index >= nodes.len()) {
             return Err(Status::INVALID_VALUE);
         }
-        nodes.push(Node { handle: Handle::fresh(), operation, dependencies });
+        nodes.push(Node {
+            handle: Handle::fresh(),
+            operation,
+            dependencies,
+        });
         Ok(nodes.len() - 1)
     }
 
@@ -107,16 +122,25 @@ impl Graph {
     pub fn has_leaves_only(&self, ends: &[usize]) -> bool {
         let nodes = self.nodes();
         let mut inner = vec![false; nodes.len()];
-        nodes.iter().flat_map(|node| &node.dependencies).for_each(|&index| inner[index] = true);
+        nodes
+            .iter()
+            .flat_map(|node| &node.dependencies)
+            .for_each(|&index| inner[index] = true);
         (0..nodes.len()).all(|index| inner[index] || ends.contains(&index))
     }
 
     /// A copy with handles of its own.
     fn duplicate(&self) -> Arc<Graph> {
         let mut nodes = self.nodes().clone();
-        nodes.iter_mut().for_each(|node| node.handle = Handle::fresh());
+        nodes
+            .iter_mut()
+            .for_each(|node| node.handle = Handle::fresh());
         let nodes = Mutex::new(nodes);
-        Arc::new(Graph { nodes, memory: self.memory.clone(), handle: OnceLock::new() })
+        Arc::new(Graph {
+            nodes,
+            memory: self.memory.clone(),
+            handle: OnceLock::new(),
+        })
     }
 
     /// An instance; `INVALID_VALUE` if the dependencies form a cycle.
@@ -125,10 +149,14 @@ impl Graph {
         let mut waiting: Vec<usize> = nodes.iter().map(|node| node.dependencies.len()).collect();
         let mut dependents = vec![Vec::new(); nodes.len()];
         for (index, node) in nodes.iter().enumerate() {
-            node.dependencies.iter().for_each(|&needed| dependents[needed].push(index));
+            node.dependencies
+                .iter()
+                .for_each(|&needed| dependents[needed].push(index));
         }
         // In order of creation where the dependencies allow it, so that runs are reproducible.
-        let mut ready: BTreeSet<usize> = (0..nodes.len()).filter(|&index| waiting[index] == 0).collect();
+        let mut ready: BTreeSet<usize> = (0..nodes.len())
+            .filter(|&index| waiting[index] == 0)
+            .collect();
         let mut operations = Vec::with_capacity(nodes.len());
         while let Some(index) = ready.pop_first() {
             operations.push((nodes[index].handle, nodes[index].operation.clone()));
@@ -143,7 +171,11 @@ impl Graph {
             return Err(Status::INVALID_VALUE);
         }
         let operations = Mutex::new(operations);
-        Ok(Arc::new(Executable { flags, operations, _memory: self.memory.clone() }))
+        Ok(Arc::new(Executable {
+            flags,
+            operations,
+            _memory: self.memory.clone(),
+        }))
     }
 }
 
@@ -159,11 +191,15 @@ impl Executable {
     pub fn run(&self) -> Result {
         // Cloned, since a node may run for long and its kernel may change the graph.
         let operations = self.operations().clone();
-        operations.iter().try_for_each(|(_, operation)| operation.run())
+        operations
+            .iter()
+            .try_for_each(|(_, operation)| operation.run())
     }
 
     fn operations(&self) -> MutexGuard<'_, Vec<(Handle, Operation)>> {
-        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+        self.operations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replaces what the node with this handle does by something of the same type.

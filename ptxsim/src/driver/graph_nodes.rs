@@ -29,8 +29,15 @@ pub struct KernelNodeParams {
 impl KernelNodeParams {
     fn operation(&self) -> Result<Operation> {
         let shape = Shape::new(self.grid, self.block, self.shared);
-        let arguments = KernelArguments { values: self.arguments, buffer: self.extra };
-        Ok(Operation::Kernel(Arc::new(KernelLaunch::new(self.function, &shape, arguments)?)))
+        let arguments = KernelArguments {
+            values: self.arguments,
+            buffer: self.extra,
+        };
+        Ok(Operation::Kernel(Arc::new(KernelLaunch::new(
+            self.function,
+            &shape,
+            arguments,
+        )?)))
     }
 }
 
@@ -58,7 +65,13 @@ impl MemsetNodeParams {
     }
 }
 
-fn add(out: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, operation: Operation) -> Result {
+fn add(
+    out: Out<Handle>,
+    graph: Handle,
+    after: In<Handle>,
+    count: usize,
+    operation: Operation,
+) -> Result {
     out.check()?;
     let graph = driver()?.graphs.get(graph)?;
     let dependencies = indices(&graph, &after.get_many(count)?)?;
@@ -72,7 +85,10 @@ fn add(out: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, operati
 fn indices(graph: &Graph, handles: &[Handle]) -> Result<Vec<usize>> {
     let nodes = graph.nodes();
     let place = |handle: &Handle| nodes.iter().position(|node| node.handle == *handle);
-    handles.iter().map(|handle| place(handle).ok_or(Status::INVALID_VALUE)).collect()
+    handles
+        .iter()
+        .map(|handle| place(handle).ok_or(Status::INVALID_VALUE))
+        .collect()
 }
 
 /// Calls `body` with the node behind `handle`.
@@ -80,7 +96,9 @@ fn with_node<R>(handle: Handle, body: impl FnOnce(&mut Node) -> R) -> Result<R> 
     let place = driver()?.nodes.get(handle)?;
     let graph = place.graph.upgrade().ok_or(Status::INVALID_HANDLE)?;
     let mut nodes = graph.nodes();
-    Ok(body(nodes.get_mut(place.index).ok_or(Status::INVALID_HANDLE)?))
+    Ok(body(
+        nodes.get_mut(place.index).ok_or(Status::INVALID_HANDLE)?,
+    ))
 }
 
 /// Writes handles in the manner of `cuGraphGetNodes`: only their number where there is no room.

@@ -37,7 +37,10 @@ impl<T> Default for Table<T> {
 impl<T> Table<T> {
     /// Adds an object under the handle that it knows itself by.
     pub fn insert(&self, handle: Handle, object: Arc<T>) -> Handle {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(handle, object);
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(handle, object);
         handle
     }
 
@@ -55,6 +58,11 @@ impl<T> Table<T> {
 
     /// All objects.
     pub fn all(&self) -> Vec<Arc<T>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 }

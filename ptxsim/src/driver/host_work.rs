@@ -36,7 +36,9 @@ impl HostWork {
             function.call();
             drop(finish);
         };
-        let thread = std::thread::Builder::new().name("ptxsim host function".into()).spawn(body);
+        let thread = std::thread::Builder::new()
+            .name("ptxsim host function".into())
+            .spawn(body);
         thread.map(|_| work).map_err(|_| Status::OUT_OF_MEMORY)
     }
 
@@ -51,7 +53,12 @@ impl HostWork {
         loop {
             match *finished {
                 Some(at) => return at,
-                None => finished = self.signal.wait(finished).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    finished = self
+                        .signal
+                        .wait(finished)
+                        .unwrap_or_else(PoisonError::into_inner)
+                }
             }
         }
     }
@@ -62,7 +69,11 @@ struct Finish(Arc<HostWork>);
 
 impl Drop for Finish {
     fn drop(&mut self) {
-        *self.0.finished.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self
+            .0
+            .finished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         UNFINISHED.fetch_sub(1, Ordering::AcqRel);
         self.0.signal.notify_all();
     }

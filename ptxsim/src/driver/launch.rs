@@ -27,20 +27,32 @@ pub struct Shape {
 impl Shape {
     /// A launch without clusters.
     pub fn new(grid: [u32; 3], block: [u32; 3], shared: u32) -> Shape {
-        Shape { grid, block, shared, cluster: None, cooperative: false }
+        Shape {
+            grid,
+            block,
+            shared,
+            cluster: None,
+            cooperative: false,
+        }
     }
 
     /// Checks the shape against the device and the kernel's directives.
     fn config(&self, function: &Function) -> Result<LaunchConfig> {
         let within = |extents: [u32; 3], most: [u32; 3]| {
-            extents.iter().zip(most).all(|(&extent, most)| (1..=most).contains(&extent))
+            extents
+                .iter()
+                .zip(most)
+                .all(|(&extent, most)| (1..=most).contains(&extent))
         };
         let threads: u64 = self.block.iter().map(|&extent| u64::from(extent)).product();
         if !within(self.grid, MAX_GRID) || !within(self.block, MAX_BLOCK) || threads > 1024 {
             return Err(Status::INVALID_VALUE);
         }
         let directives = &function.kernel.info().directives;
-        if directives.required_threads.is_some_and(|required| required != self.block) {
+        if directives
+            .required_threads
+            .is_some_and(|required| required != self.block)
+        {
             return Err(Status::INVALID_VALUE);
         }
         if threads > u64::from(function.max_threads()) {
@@ -69,10 +81,21 @@ impl Shape {
             (Some(asked), Some(own)) if asked != own => return Err(Status::INVALID_VALUE),
             (Some(cluster), _) | (None, Some(cluster)) => cluster,
         };
-        let blocks = cluster.iter().try_fold(1u32, |product, &extent| product.checked_mul(extent));
+        let blocks = cluster
+            .iter()
+            .try_fold(1u32, |product, &extent| product.checked_mul(extent));
         let fits = blocks.is_some_and(|blocks| (1..=function.max_cluster()).contains(&blocks));
-        let divides = || self.grid.iter().zip(cluster).all(|(&grid, cluster)| grid % cluster == 0);
-        if fits && divides() { Ok(cluster) } else { Err(Status::INVALID_VALUE) }
+        let divides = || {
+            self.grid
+                .iter()
+                .zip(cluster)
+                .all(|(&grid, cluster)| grid % cluster == 0)
+        };
+        if fits && divides() {
+            Ok(cluster)
+        } else {
+            Err(Status::INVALID_VALUE)
+        }
     }
 
     /// A block must fit on a multiprocessor; a cooperative grid as a whole on the device.
@@ -115,8 +138,13 @@ impl KernelArguments {
                 let values = self.values.get_many(info.params.len())?;
                 for (value, &(offset, bytes)) in values.into_iter().zip(&info.params) {
                     let (offset, bytes) = (offset as usize, bytes as usize);
-                    let target = packed.get_mut(offset..offset + bytes).ok_or(Status::INVALID_VALUE)?;
-                    value.read(bytes, |value| { target.copy_from_slice(value); Ok(()) })?;
+                    let target = packed
+                        .get_mut(offset..offset + bytes)
+                        .ok_or(Status::INVALID_VALUE)?;
+                    value.read(bytes, |value| {
+                        target.copy_from_slice(value);
+                        Ok(())
+                    })?;
                 }
             }
             (true, false) => self.unpack_buffer(&mut packed)?,
@@ -133,7 +161,10 @@ impl KernelArguments {
                 Self::BUFFER_BYTES => {
                     let size = HostPointer::from_address(self.buffer.at(pair + 1)?.address());
                     size.read(8, |value| {
-                        bytes = value.iter().rev().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
+                        bytes = value
+                            .iter()
+                            .rev()
+                            .fold(0, |sum, &byte| sum << 8 | usize::from(byte));
                         Ok(())
                     })?;
                 }
@@ -144,7 +175,10 @@ impl KernelArguments {
             return Err(Status::INVALID_VALUE);
         }
         let buffer = buffer.ok_or(Status::INVALID_VALUE)?;
-        buffer.read(packed.len(), |value| { packed.copy_from_slice(value); Ok(()) })
+        buffer.read(packed.len(), |value| {
+            packed.copy_from_slice(value);
+            Ok(())
+        })
     }
 }
 
@@ -157,18 +191,32 @@ pub struct KernelLaunch {
 
 impl KernelLaunch {
     /// Checks a launch and copies its arguments.
-    pub fn new(function: Handle, shape: &Shape, arguments: KernelArguments) -> Result<KernelLaunch> {
+    pub fn new(
+        function: Handle,
+        shape: &Shape,
+        arguments: KernelArguments,
+    ) -> Result<KernelLaunch> {
         let function = function::find(function)?;
         let config = shape.config(&function)?;
         let arguments = arguments.pack(&function)?;
-        Ok(KernelLaunch { function, config, arguments })
+        Ok(KernelLaunch {
+            function,
+            config,
+            arguments,
+        })
     }
 
     /// Runs the kernel to its end on this thread.
     pub fn run(&self) -> Result {
         let checks = settings::checks();
         let memory = &driver()?.memory;
-        let outcome = sim::launch(memory, &self.function.kernel, &self.config, &self.arguments, checks);
+        let outcome = sim::launch(
+            memory,
+            &self.function.kernel,
+            &self.config,
+            &self.arguments,
+            checks,
+        );
         report::publish(outcome.report);
         let status = match outcome.result {
             Ok(()) => return Ok(()),
@@ -232,7 +280,10 @@ impl ExtendedConfig {
     /// Threads of a block, dynamic shared memory and the blocks of a cluster, for occupancy.
     pub fn cluster_shape(&self) -> Result<(u32, u32, [u32; 3])> {
         let shape = self.shape()?;
-        let threads = shape.block.iter().try_fold(1u32, |product, &extent| product.checked_mul(extent));
+        let threads = shape
+            .block
+            .iter()
+            .try_fold(1u32, |product, &extent| product.checked_mul(extent));
         let threads = threads.ok_or(Status::INVALID_VALUE)?;
         Ok((threads, shape.shared, shape.cluster.unwrap_or([1; 3])))
     }

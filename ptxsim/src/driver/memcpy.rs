@@ -23,15 +23,27 @@ fn later(copy: Copy, stream: Handle) -> Result {
 }
 
 fn to_device(to: u64, from: HostPointer, len: usize) -> Copy {
-    Copy::row(End::row(Side::Device, to), End::row(Side::Host, from.address()), len)
+    Copy::row(
+        End::row(Side::Device, to),
+        End::row(Side::Host, from.address()),
+        len,
+    )
 }
 
 fn to_host(to: HostPointer, from: u64, len: usize) -> Copy {
-    Copy::row(End::row(Side::Host, to.address()), End::row(Side::Device, from), len)
+    Copy::row(
+        End::row(Side::Host, to.address()),
+        End::row(Side::Device, from),
+        len,
+    )
 }
 
 fn within_device(to: u64, from: u64, len: usize) -> Copy {
-    Copy::row(End::row(Side::Device, to), End::row(Side::Device, from), len)
+    Copy::row(
+        End::row(Side::Device, to),
+        End::row(Side::Device, from),
+        len,
+    )
 }
 
 /// The addresses say which memory is meant.

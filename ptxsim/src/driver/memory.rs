@@ -37,7 +37,10 @@ impl SharedMemory {
 
 /// Allocates device memory.
 pub fn allocate(driver: &Driver, bytes: usize) -> Result<u64> {
-    driver.memory.alloc(bytes as u64).ok_or(Status::OUT_OF_MEMORY)
+    driver
+        .memory
+        .alloc(bytes as u64)
+        .ok_or(Status::OUT_OF_MEMORY)
 }
 
 /// Frees what starts at `address`; nothing for 0.
@@ -61,7 +64,10 @@ fn allocate_shared(bytes: usize, origin: Origin) -> Result<HostPointer> {
     if bytes == 0 {
         return Err(Status::INVALID_VALUE);
     }
-    let pointer = driver.memory.alloc_host(bytes).ok_or(Status::OUT_OF_MEMORY)?;
+    let pointer = driver
+        .memory
+        .alloc_host(bytes)
+        .ok_or(Status::OUT_OF_MEMORY)?;
     let pointer = HostPointer::from_address(pointer as u64);
     driver.shared.table().insert(pointer.address(), origin);
     Ok(pointer)
@@ -88,7 +94,11 @@ fn allocation(address: u64) -> Result<AllocationInfo> {
 fn range(address: u64, bytes: usize) -> Result {
     let info = allocation(address)?;
     let room = info.address + info.len - address;
-    if bytes == 0 || bytes as u64 > room { Err(Status::INVALID_VALUE) } else { Ok(()) }
+    if bytes == 0 || bytes as u64 > room {
+        Err(Status::INVALID_VALUE)
+    } else {
+        Ok(())
+    }
 }
 
 /// `CUmemLocation`.
@@ -112,7 +122,11 @@ impl Location {
 
 /// A place as older interfaces name it: a device, or -1 for the host.
 fn old_location(device: c_int) -> Result {
-    if matches!(device, -1 | 0) { Ok(()) } else { Err(Status::INVALID_DEVICE) }
+    if matches!(device, -1 | 0) {
+        Ok(())
+    } else {
+        Err(Status::INVALID_DEVICE)
+    }
 }
 
 /// Bytes of the value of the pointer attribute `number`.
@@ -125,7 +139,11 @@ fn pointer_attribute(number: c_uint, address: u64) -> Result<Vec<u8>> {
     match number {
         1 => long(current()?.handle.0 as u64),
         // CU_MEMORYTYPE_HOST, CU_MEMORYTYPE_DEVICE.
-        2 => int(if matches!(shared, None | Some(Origin::Managed)) { 2 } else { 1 }),
+        2 => int(if matches!(shared, None | Some(Origin::Managed)) {
+            2
+        } else {
+            1
+        }),
         3 => long(address),
         4 if info.kind == AllocationKind::Host => long(address),
         4 => Err(Status::INVALID_VALUE),
@@ -140,7 +158,12 @@ fn pointer_attribute(number: c_uint, address: u64) -> Result<Vec<u8>> {
         14 => long(0),
         // CU_POINTER_ATTRIBUTE_ACCESS_FLAG_READWRITE.
         16 => int(3),
-        17 => long(driver.pool_use.pool_of(info.address).map_or(0, |pool| pool.handle.0 as u64)),
+        17 => long(
+            driver
+                .pool_use
+                .pool_of(info.address)
+                .map_or(0, |pool| pool.handle.0 as u64),
+        ),
         _ => Err(Status::INVALID_VALUE),
     }
 }

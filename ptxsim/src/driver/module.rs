@@ -8,6 +8,7 @@ use super::context::current;
 use super::ffi::{HostPointer, In, Out, Text, exports};
 use super::function::Function;
 use super::handle::Handle;
+use super::report;
 use super::state::driver;
 use super::status::{Result, Status};
 use crate::image::{self, ImageError, Kind};
@@ -28,14 +29,17 @@ struct Failure {
 
 impl Failure {
     fn new(status: Status, message: impl ToString) -> Failure {
-        Failure { status, message: message.to_string() }
+        Failure {
+            status,
+            message: message.to_string(),
+        }
     }
 }
 
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Failure {
         let status = match error {
-            ImageError::NoPtx(_) => Status::NO_BINARY_FOR_GPU,
+            ImageError::NoPtx { .. } => Status::NO_BINARY_FOR_GPU,
             ImageError::Malformed(_) => Status::INVALID_IMAGE,
         };
         Failure::new(status, error)
@@ -59,7 +63,8 @@ const MAX_IMAGE: usize = 1 << 30;
 fn image_bytes(image: HostPointer) -> std::result::Result<Vec<u8>, Failure> {
     let malformed = |message: &str| Failure::new(Status::INVALID_IMAGE, message);
     let read = |at: HostPointer, len: usize| {
-        at.read_if_mapped(len).ok_or_else(|| malformed("the image ends before its header says"))
+        at.read(len, |bytes| Ok(bytes.to_vec()))
+            .map_err(|_| malformed("the image ends before its header says"))
     };
     match image::kind(&read(image, 4)?) {
         Kind::Fatbin => {
@@ -102,19 +107,27 @@ fn load(bytes: &[u8]) -> std::result::Result<Arc<LoadedModule>, Failure> {
             functions.insert(name.to_owned(), function);
         }
     }
-    let loaded = Arc::new(LoadedModule { handle, module, functions });
+    let loaded = Arc::new(LoadedModule {
+        handle,
+        module,
+        functions,
+    });
     driver.modules.insert(handle, loaded.clone());
     Ok(loaded)
 }
 
 /// Loads an image, and says on the standard error why it cannot be.
-fn load_reporting(out: Out<Handle>, bytes: std::result::Result<Vec<u8>, Failure>, log: &Log) -> Result {
+fn load_reporting(
+    out: Out<Handle>,
+    bytes: std::result::Result<Vec<u8>, Failure>,
+    log: &Log,
+) -> Result {
     current()?;
     out.check()?;
     match bytes.and_then(|bytes| load(&bytes)) {
         Ok(module) => out.set(module.handle),
         Err(failure) => {
-            eprintln!("ptxsim: cannot load module: {}", failure.message);
+            report::explain("cannot load module", &failure.message);
             log.write(&failure.message)?;
             Err(failure.status)
         }

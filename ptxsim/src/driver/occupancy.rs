@@ -20,10 +20,14 @@ const SCHEDULERS: u32 = 4;
 fn resident(limits: &Limits, threads: u32, registers: u32, shared: u32) -> u32 {
     let warps = threads.div_ceil(32).max(1);
     let by_warps = limits.warps / warps;
-    let per_warp = (registers * 32).next_multiple_of(limits.register_unit).max(1);
+    let per_warp = (registers * 32)
+        .next_multiple_of(limits.register_unit)
+        .max(1);
     let by_registers = limits.registers / per_warp / SCHEDULERS * SCHEDULERS / warps;
     let taken = shared.saturating_add(limits.shared_reserved);
-    let taken = taken.checked_next_multiple_of(limits.shared_unit).unwrap_or(u32::MAX);
+    let taken = taken
+        .checked_next_multiple_of(limits.shared_unit)
+        .unwrap_or(u32::MAX);
     let by_shared = limits.shared_per_multiprocessor / taken;
     limits.blocks.min(by_warps).min(by_registers).min(by_shared)
 }
@@ -64,7 +68,10 @@ fn potential(
         Err(_) => return Err(Status::INVALID_VALUE),
     };
     let mut best = (0, 0);
-    for threads in (1..=most.div_ceil(32)).rev().map(|warps| (warps * 32).min(most)) {
+    for threads in (1..=most.div_ceil(32))
+        .rev()
+        .map(|warps| (warps * 32).min(most))
+    {
         let shared = match shared_by_threads {
             // SAFETY: the caller passed a function from block size to bytes for this call.
             Some(shared) => unsafe { shared(threads as c_int) },
@@ -86,7 +93,9 @@ fn active_clusters(function: &Function, config: &ExtendedConfig) -> Result<u32> 
     let (threads, shared, cluster) = config.cluster_shape()?;
     let own = function.kernel.info().directives.cluster;
     let cluster = own.unwrap_or(cluster);
-    let blocks = cluster.iter().try_fold(1u32, |product, &extent| product.checked_mul(extent));
+    let blocks = cluster
+        .iter()
+        .try_fold(1u32, |product, &extent| product.checked_mul(extent));
     let blocks = blocks.filter(|blocks| (1..=function.max_cluster()).contains(blocks));
     let blocks = blocks.ok_or(Status::INVALID_VALUE)?;
     let limits = function.limits();

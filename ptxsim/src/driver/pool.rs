@@ -34,7 +34,10 @@ impl Pool {
     /// A pool in its initial state, under a handle of its own.
     pub fn new() -> Arc<Pool> {
         let initial = [0, 1, 1, 1, 0, 0, 0, 0, 0];
-        Arc::new(Pool { handle: Handle::fresh(), attributes: initial.map(AtomicU64::new) })
+        Arc::new(Pool {
+            handle: Handle::fresh(),
+            attributes: initial.map(AtomicU64::new),
+        })
     }
 
     fn grow(&self, bytes: u64) {
@@ -81,7 +84,10 @@ pub fn allocate(pool: &Arc<Pool>, bytes: usize, stream: &Stream) -> Result<u64> 
         return Err(status);
     }
     pool.grow(bytes as u64);
-    driver.pool_use.table().insert(address, (pool.clone(), bytes as u64));
+    driver
+        .pool_use
+        .table()
+        .insert(address, (pool.clone(), bytes as u64));
     Ok(address)
 }
 

@@ -29,7 +29,9 @@ fn exported(name: &str, version: c_int) -> Option<*mut c_void> {
         return symbol("cuGraphInstantiateWithFlags");
     }
     let staged = VERSIONS.iter().filter(|entry| entry.0 == name);
-    let mut suffixes = staged.filter(|entry| entry.1 <= version).map(|entry| entry.2);
+    let mut suffixes = staged
+        .filter(|entry| entry.1 <= version)
+        .map(|entry| entry.2);
     let has_stages = VERSIONS.iter().any(|entry| entry.0 == name);
     match suffixes.next() {
         Some(suffix) => symbol(&format!("{name}{suffix}")),
@@ -70,7 +72,13 @@ fn own_library() -> Option<usize> {
 /// gives the same functions: default streams differ only in what they wait for.
 const FLAGS: u64 = 3;
 
-fn find(out: Out<*mut c_void>, name: Text, version: c_int, flags: u64, found: Option<Out<c_uint>>) -> Result {
+fn find(
+    out: Out<*mut c_void>,
+    name: Text,
+    version: c_int,
+    flags: u64,
+    found: Option<Out<c_uint>>,
+) -> Result {
     out.set(std::ptr::null_mut())?;
     let name = name.get()?;
     if flags & !FLAGS != 0 || version <= 0 {
@@ -85,11 +93,13 @@ fn find(out: Out<*mut c_void>, name: Text, version: c_int, flags: u64, found: Op
 }
 
 exports! {
-    fn cuGetProcAddress(function: Out<*mut c_void>, name: Text, version: c_int, flags: u64) {
+    fn cuGetProcAddress(name: Text, function: Out<*mut c_void>, version: c_int, flags: u64) {
         find(function, name, version, flags, None)
     }
 
-    fn cuGetProcAddress_v2(function: Out<*mut c_void>, name: Text, version: c_int, flags: u64, found: Out<c_uint>) {
+    fn cuGetProcAddress_v2(
+        name: Text, function: Out<*mut c_void>, version: c_int, flags: u64, found: Out<c_uint>,
+    ) {
         find(function, name, version, flags, Some(found))
     }
 }

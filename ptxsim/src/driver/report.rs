@@ -29,7 +29,8 @@ impl Lines {
     fn open(variable: &str, path: Option<&Path>) -> Lines {
         let open = |path: &Path| {
             let file = OpenOptions::new().create(true).append(true).open(path);
-            file.inspect_err(|error| eprintln!("ptxsim: {variable}={}: {error}", path.display())).ok()
+            file.inspect_err(|error| eprintln!("ptxsim: {variable}={}: {error}", path.display()))
+                .ok()
         };
         Lines(path.and_then(open).map(Mutex::new))
     }
@@ -53,13 +54,18 @@ static FINDING_LINES: LazyLock<Lines> =
 
 /// Says on the standard error why a call of the driver failed.
 pub fn explain(what: &str, error: &impl Display) {
-    eprintln!("ptxsim: {what}: {error}");
+    if settings::prints() {
+        eprintln!("ptxsim: {what}: {error}");
+    }
 }
 
 /// Prints the findings of a launch and passes its report on.
 pub fn publish(report: LaunchReport) {
-    for finding in &report.findings {
-        eprintln!("{finding}");
+    if settings::prints() {
+        report
+            .findings
+            .iter()
+            .for_each(|finding| eprintln!("{finding}"));
     }
     count(&report);
     REPORTS.add(|| json(&report));
@@ -109,7 +115,11 @@ extern "C" fn report_leaks() {
     let leaks = driver.memory.leaks();
     if !leaks.is_empty() {
         let findings = leaks.iter().map(leak).collect();
-        publish(LaunchReport { kernel: "at exit".into(), findings, ..LaunchReport::default() });
+        publish(LaunchReport {
+            kernel: "at exit".into(),
+            findings,
+            ..LaunchReport::default()
+        });
     }
 }
 

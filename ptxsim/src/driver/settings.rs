@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sim::{Arch, Checks};
 
@@ -40,6 +41,18 @@ pub fn checks() -> Checks {
 /// Sets the checks of launches by this thread.
 pub fn set_thread_checks(checks: Checks) {
     THREAD_CHECKS.set(Some(checks));
+}
+
+static PRINTS: AtomicBool = AtomicBool::new(true);
+
+/// Whether findings, and why calls fail, are printed to the standard error.
+pub fn prints() -> bool {
+    PRINTS.load(Ordering::Relaxed)
+}
+
+/// Sets [`prints`] for all threads.
+pub fn set_prints(prints: bool) {
+    PRINTS.store(prints, Ordering::Relaxed);
 }
 
 /// `PTXSIM_REPORT`: file to which each launch adds a line of JSON.

@@ -6,10 +6,11 @@ use std::sync::{Arc, LazyLock};
 use super::capture::Captures;
 use super::context::{Context, PrimaryContext};
 use super::event::Event;
+use super::function::Function;
 use super::graph::{Executable, Graph, NodeRef};
 use super::handle::Table;
-use super::module::{Function, LoadedModule};
 use super::memory::SharedMemory;
+use super::module::LoadedModule;
 use super::pool::{Pool, PoolUse};
 use super::settings;
 use super::status::{Result, Status};
@@ -66,22 +67,22 @@ static DRIVER: LazyLock<Driver> = LazyLock::new(|| {
     let (pools, default_pool) = (Table::default(), Pool::new());
     pools.insert(default_pool.handle, default_pool.clone());
     Driver {
-    arch: arch_to_be(),
-    memory: Arc::new(Memory::new(DEVICE_MEMORY)),
-    primary: PrimaryContext::default(),
-    contexts: Table::default(),
-    streams: Table::default(),
-    events: Table::default(),
-    modules: Table::default(),
-    functions: Table::default(),
-    pools,
-    default_pool,
-    pool_use: PoolUse::default(),
-    shared: SharedMemory::default(),
-    graphs: Table::default(),
-    executables: Table::default(),
-    nodes: Table::default(),
-    captures: Captures::default(),
+        arch: arch_to_be(),
+        memory: Arc::new(Memory::new(DEVICE_MEMORY)),
+        primary: PrimaryContext::default(),
+        contexts: Table::default(),
+        streams: Table::default(),
+        events: Table::default(),
+        modules: Table::default(),
+        functions: Table::default(),
+        pools,
+        default_pool,
+        pool_use: PoolUse::default(),
+        shared: SharedMemory::default(),
+        graphs: Table::default(),
+        executables: Table::default(),
+        nodes: Table::default(),
+        captures: Captures::default(),
     }
 });
 
@@ -95,12 +96,20 @@ fn arch_to_be() -> Arch {
 
 /// The architecture of the driver, or what it will be.
 pub fn arch() -> Arch {
-    if INITIALIZED.load(Ordering::Acquire) { DRIVER.arch } else { arch_to_be() }
+    if INITIALIZED.load(Ordering::Acquire) {
+        DRIVER.arch
+    } else {
+        arch_to_be()
+    }
 }
 
 /// The driver; `NOT_INITIALIZED` before `cuInit`.
 pub fn driver() -> Result<&'static Driver> {
-    if INITIALIZED.load(Ordering::Acquire) { Ok(&DRIVER) } else { Err(Status::NOT_INITIALIZED) }
+    if INITIALIZED.load(Ordering::Acquire) {
+        Ok(&DRIVER)
+    } else {
+        Err(Status::NOT_INITIALIZED)
+    }
 }
 
 /// `cuInit`.

@@ -74,7 +74,11 @@ statuses! {
 }
 
 /// The text as a C string, or `INVALID_VALUE` with null in `out`, as the driver has it.
-fn describe(code: u32, out: Out<*const std::ffi::c_char>, pick: fn((&'static str, &'static str)) -> &'static str) -> Result {
+fn describe(
+    code: u32,
+    out: Out<*const std::ffi::c_char>,
+    pick: fn((&'static str, &'static str)) -> &'static str,
+) -> Result {
     let text = Status(code).describe().map(pick);
     let text = text.and_then(|text| CStr::from_bytes_with_nul(text.as_bytes()).ok());
     out.set(text.map_or(std::ptr::null(), CStr::as_ptr))?;

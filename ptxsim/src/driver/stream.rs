@@ -49,7 +49,10 @@ pub struct Stream {
 impl Stream {
     /// A default stream of a context.
     pub fn default_of(context: Handle, kind: DefaultStream) -> Arc<Stream> {
-        Arc::new(Stream { default: Some(kind), ..Stream::new(context, 0, LEAST_PRIORITY) })
+        Arc::new(Stream {
+            default: Some(kind),
+            ..Stream::new(context, 0, LEAST_PRIORITY)
+        })
     }
 
     fn new(context: Handle, flags: u32, priority: c_int) -> Stream {
@@ -106,7 +109,12 @@ impl Stream {
         }
         self.settle();
         if self.is_legacy() {
-            driver()?.streams.all().iter().filter(|other| other.is_blocking()).for_each(|other| other.settle());
+            driver()?
+                .streams
+                .all()
+                .iter()
+                .filter(|other| other.is_blocking())
+                .for_each(|other| other.settle());
         } else if self.is_blocking() {
             find_or_current(self.context)?.legacy_stream().settle();
         }
@@ -129,7 +137,11 @@ impl Stream {
         if function.function.is_none() {
             return Err(Status::INVALID_VALUE);
         }
-        if driver()?.captures.add(self, Operation::Host(function))?.is_some() {
+        if driver()?
+            .captures
+            .add(self, Operation::Host(function))?
+            .is_some()
+        {
             let work = HostWork::start(function, self.unfinished())?;
             self.wait_for([work]);
         }

@@ -3,8 +3,9 @@
 use std::ffi::c_uint;
 
 use super::ffi::{In, Out, exports};
+use super::report;
 use super::state::driver;
-use super::status::{Result, Status};
+use super::status::Status;
 use crate::tensor::tensor_map::{
     ENCODED_BYTES, TensorMapError, TiledParams, encode_tiled, replace_address,
 };
@@ -13,7 +14,7 @@ use crate::tensor::tensor_map::{
 const MAX_RANK: c_uint = 5;
 
 fn fail(error: &TensorMapError) -> Status {
-    eprintln!("ptxsim: tensor map: {error}");
+    report::explain("tensor map", error);
     match error {
         TensorMapError::Unsupported(_) => Status::NOT_SUPPORTED,
         _ => Status::INVALID_VALUE,

@@ -1,9 +1,7 @@
 //! What the warps of a block, and of a cluster, share.
 
-use super::barrier::NamedBarrier;
-
-/// Named barriers of a block.
-pub const BARRIERS: usize = 16;
+use super::barrier::{BARRIERS, NamedBarrier};
+use crate::checks::SharedRaces;
 
 /// A resident block. Families that keep state for each block have a field here.
 #[derive(Debug)]
@@ -28,6 +26,8 @@ pub struct Cluster {
     pub blocks: Vec<Block>,
     /// Index of the cluster in the grid.
     pub index: [u32; 3],
+    /// Detects races in its shared memory, where that is checked.
+    pub races: Option<SharedRaces>,
 }
 
 impl Block {

@@ -9,10 +9,11 @@ use super::launch::Launch;
 use super::registers::Registers;
 use super::turn::{self, Lanes, Turn};
 use super::warp::{Warp, WarpState};
+use crate::checks::SharedRaces;
 use crate::memory::{Buffer, LANES, View};
 use crate::program::Program;
 use crate::report::FindingKind;
-use crate::sim::LaunchError;
+use crate::sim::{Checks, LaunchError};
 
 /// Rounds without an effect after which another cluster is admitted.
 const IDLE_ROUNDS: u32 = 16;
@@ -263,7 +264,7 @@ impl Resident {
         let ranks = config.cluster.iter().product::<u32>() as usize;
         let threads = config.block.iter().product::<u32>();
         let warps = threads.div_ceil(LANES as u32);
-        let tracked = launch.checks > crate::sim::Checks::Off;
+        let tracked = launch.checks > Checks::Off;
         let buffer = |len: usize| match tracked {
             true => Buffer::new(len, 0),
             false => Buffer::untracked(len, 0),
@@ -272,6 +273,7 @@ impl Resident {
             cluster: Cluster {
                 blocks: Vec::new(),
                 index,
+                races: None,
             },
             shared: Vec::new(),
             warps: Vec::new(),
@@ -321,9 +323,20 @@ impl Resident {
             let index = std::array::from_fn(|i| index[i] * shape[i] + inner[i]);
             Block::new(index, rank, threads)
         };
+        let mut races = self.cluster.races.take();
+        if launch.checks == Checks::All {
+            match &mut races {
+                Some(races) => races.reset(),
+                None => {
+                    let (ranks, warps) = (self.shared.len() as u32, threads.div_ceil(LANES as u32));
+                    races = Some(SharedRaces::new(ranks, warps, launch.shared_bytes));
+                }
+            }
+        }
         self.cluster = Cluster {
             blocks: (0..self.shared.len()).map(block).collect(),
             index,
+            races,
         };
         for slot in &mut self.warps {
             let first = slot.state.index * LANES as u32;

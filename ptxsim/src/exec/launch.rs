@@ -1,7 +1,11 @@
 //! State of one launch.
 
-use crate::report::{Counters, Finding};
+use super::runtime::Heap;
+use crate::checks::{Findings, GlobalRaces};
+use crate::ptx::ast::Directives;
+use crate::report::Counters;
 use crate::sim::{Checks, LaunchConfig};
+use std::sync::Arc;
 
 /// State of one launch, shared by all its blocks.
 #[derive(Debug)]
@@ -19,7 +23,15 @@ pub struct Launch {
     /// Counters.
     pub counters: Counters,
     /// Findings so far.
-    pub findings: Vec<Finding>,
+    pub findings: Findings,
+    /// Detects races in global memory, where that is checked.
+    pub global_races: Option<GlobalRaces>,
+    /// The kernel's launch bounds.
+    pub directives: Directives,
+    /// What `printf` wrote.
+    pub printed: String,
+    /// What `malloc` allocates from, where the module calls it.
+    pub heap: Option<Arc<Heap>>,
     /// Stores, atomics and other effects that another warp could wait for.
     pub effects: u64,
 }
@@ -29,5 +41,11 @@ impl Launch {
     pub fn thread_index(&self, linear: u32) -> [u32; 3] {
         let [x, y, _] = self.config.block;
         [linear % x, linear / x % y, linear / (x * y)]
+    }
+
+    /// Number of a block in the grid.
+    pub fn block_number(&self, index: [u32; 3]) -> u32 {
+        let [width, height, _] = self.config.grid;
+        index[0] + width * (index[1] + height * index[2])
     }
 }

@@ -18,15 +18,16 @@
 
 pub mod access;
 pub mod approximate;
+pub mod atomic;
 pub mod barrier;
 pub mod bits;
 pub mod block;
+pub mod call;
 pub mod collective;
 pub mod compare;
 pub mod control;
 pub mod convert;
 pub mod data;
-pub mod finding;
 pub mod float;
 pub mod grid;
 pub mod group;
@@ -39,6 +40,7 @@ pub mod number;
 pub mod observe;
 pub mod registers;
 pub mod rounding;
+pub mod runtime;
 pub mod special;
 pub mod step;
 pub mod turn;

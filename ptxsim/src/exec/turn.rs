@@ -113,6 +113,7 @@ fn enter(warp: &mut Warp<'_>, group: &mut Group) {
     warp.registers.set_base(group.base);
     let state = &mut *warp.state;
     state.local_base = group.local_base;
+    state.function = group.function;
     state.token = group.token;
     state.forced = group.forced;
     state.active = group.mask;
@@ -219,7 +220,14 @@ fn part(warp: &mut Warp<'_>, lanes: &mut Lanes, index: usize, mask: u32, step: S
             taken.pc = target;
         }
         Step::Scatter => return scatter(warp, lanes, &taken),
-        Step::Call(function) => call(warp, &group, &mut taken, function),
+        Step::Call(function) => {
+            let later = mask & !warp.state.callers;
+            if later != 0 {
+                lanes.groups.push(group.part(later, group.pc));
+            }
+            taken.mask = warp.state.callers;
+            call(warp, &group, &mut taken, function);
+        }
         Step::Return if !group.frames.is_empty() => leave(warp, &mut taken),
         Step::Return | Step::Exit => {
             warp.exit(mask);
@@ -284,7 +292,7 @@ fn leave(warp: &mut Warp<'_>, taken: &mut Group) {
     let Some(frame) = taken.frames.pop() else {
         return;
     };
-    if let Some(results) = warp.program.results.get(&frame.call) {
+    if let Some(results) = warp.program.results.get(&(frame.call, taken.function)) {
         for copy in results {
             let (from, to) = (taken.local_base + copy.from, frame.local_base + copy.to);
             warp.copy_local(taken.mask, from, to, copy.bytes);

@@ -1,10 +1,12 @@
 //! What an instruction may touch while it executes for one warp.
 
+use super::barrier::threads_ended;
 use super::block::{Block, Cluster};
 use super::launch::Launch;
 use super::registers::{Dest, Registers, Row, Source};
 use super::step::{Reason, Step, Targets};
 use super::value::Word;
+use crate::checks::{Agent, Conflict, Place, SharedRaces};
 use crate::memory::{Buffer, Hint, LANES, View, lanes};
 use crate::program::Program;
 use crate::report::FindingKind;
@@ -33,6 +35,10 @@ pub struct WarpState {
     pub forced: bool,
     /// Where [`Step::Scatter`] sends the lanes.
     pub targets: Targets,
+    /// Lanes that [`Step::Call`] calls for; the others execute the call again.
+    pub callers: u32,
+    /// Index in the program of the executing function.
+    pub function: u32,
     /// Index of the executing instruction.
     pub pc: u32,
     /// Lanes that execute, whatever the guard says.
@@ -53,6 +59,8 @@ impl WarpState {
             reason: Reason::Other("nothing"),
             forced: false,
             targets: [0; LANES],
+            callers: 0,
+            function: 0,
             pc: 0,
             active: 0,
         }
@@ -133,6 +141,12 @@ impl Warp<'_> {
     /// have not ended are not among `mask`. When they cannot come any more it reports them as
     /// missing, and the instruction goes on without them.
     pub fn converge(&mut self, mask: u32, needed: u32) -> Option<Step> {
+        self.converge_as(mask, needed, FindingKind::WarpSync)
+    }
+
+    /// [`Warp::converge`] with another kind of finding.
+    #[inline]
+    pub fn converge_as(&mut self, mask: u32, needed: u32, kind: FindingKind) -> Option<Step> {
         if needed & !mask == 0 {
             return None;
         }
@@ -141,7 +155,7 @@ impl Warp<'_> {
         }
         let missing = needed & !mask;
         let message = format!("lanes {missing:#010x} do not take part, active are {mask:#010x}");
-        self.find(FindingKind::WarpSync, message, mask.trailing_zeros(), None);
+        self.find(kind, message, mask.trailing_zeros(), None);
         None
     }
 
@@ -150,6 +164,68 @@ impl Warp<'_> {
         self.state.exited |= mask;
         self.launch.effects += 1;
         self.block().live_threads -= mask.count_ones();
+        threads_ended(self);
+    }
+
+    /// PTX line of the executing instruction.
+    pub fn line(&self) -> u32 {
+        self.program.site(self.state.pc).line
+    }
+
+    /// The warp, as the race detectors know it.
+    pub fn agent(&self) -> Agent {
+        Agent::warp(self.rank as u32, self.state.index)
+    }
+
+    /// Tells the detector of races in shared memory something, where it is on.
+    #[inline]
+    pub fn races(&mut self, tell: impl FnOnce(&mut SharedRaces, Agent)) {
+        let agent = self.agent();
+        if let Some(races) = &mut self.cluster.races {
+            tell(races, agent);
+        }
+    }
+
+    /// Number of the warp's block in the grid.
+    pub fn linear_block(&self) -> u32 {
+        self.linear_block_of(self.rank)
+    }
+
+    /// Number in the grid of the cluster's block with this rank.
+    pub fn linear_block_of(&self, rank: usize) -> u32 {
+        self.launch.block_number(self.cluster.blocks[rank].index)
+    }
+
+    /// Reports a race, found at the executing instruction in `lane`.
+    #[cold]
+    pub fn find_conflict(&mut self, conflict: &Conflict, lane: u32, address: Option<u64>) {
+        let place = self.place(lane);
+        let allocation = match conflict.finding() {
+            FindingKind::GlobalRace => address.and_then(|a| self.view.describe(a)),
+            _ => None,
+        };
+        let address = address.unwrap_or(conflict.address);
+        self.launch
+            .findings
+            .add_conflict(conflict, place, address, allocation);
+    }
+
+    /// The executing instruction in `lane`.
+    pub fn place(&self, lane: u32) -> Place {
+        Place {
+            ptx_line: self.line(),
+            block: self.cluster.blocks[self.rank].index,
+            thread: self.launch.thread_index(self.state.index * 32 + lane),
+        }
+    }
+
+    /// Makes `bytes` of each lane's local memory uninitialised.
+    pub fn clear_local(&mut self, mask: u32, from: u32, bytes: u32) {
+        let stride = self.launch.local_stride as usize;
+        for lane in lanes(mask) {
+            let start = lane * stride + from as usize;
+            self.local.span().set_valid(start, bytes as usize, false);
+        }
     }
 
     /// Copies bytes, and their validity, of each lane's local memory.
@@ -163,8 +239,11 @@ impl Warp<'_> {
 
     /// Reports what is wrong at the executing instruction in `lane`.
     pub fn find(&mut self, kind: FindingKind, message: String, lane: u32, address: Option<u64>) {
-        let finding = super::finding::at(self, kind, message, lane, address);
-        super::finding::record(&mut self.launch.findings, finding);
+        let place = self.place(lane);
+        let allocation = address.and_then(|a| self.view.describe(a));
+        self.launch
+            .findings
+            .add(kind, place, address, allocation, || message);
     }
 
     /// Reports the lanes of `mask` in which a source is undefined; `what` says what for it is used.

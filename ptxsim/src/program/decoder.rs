@@ -50,6 +50,8 @@ pub trait Symbols {
     fn callee_frame(&self, callee: u32) -> (&[u32], &[u32]);
     /// The declaration of a function of the program.
     fn callee_source(&self, callee: u32) -> &Function;
+    /// Functions of the program but the kernel: index in the module and index in the program.
+    fn callees(&self) -> Vec<(u32, u32)>;
     /// The number that stands for the address of a function.
     fn function_address(&self, name: &str) -> Option<u64>;
 }
@@ -72,8 +74,8 @@ pub struct Decoder<'a> {
     pub arch: Arch,
     /// Key under which the instruction's family was found.
     pub key: &'static str,
-    /// What the call that is being decoded copies back when its function returns.
-    pub results: RefCell<Vec<FrameCopy>>,
+    /// What the call that is being decoded copies back when a function returns, by function.
+    pub results: RefCell<Vec<(u32, Vec<FrameCopy>)>>,
 }
 
 impl Decoder<'_> {

@@ -2,14 +2,17 @@
 
 use super::Decode;
 use crate::exec::{
-    bits, collective, compare, control, convert, data, float, half, integer, load_store,
+    atomic, barrier, call, bits, collective, compare, control, convert, data, float, half, integer, load_store,
 };
 
 /// A family's opcodes. The key is the start of an opcode, ending at a dot.
 type Family = &'static [(&'static str, Decode)];
 
 const FAMILIES: &[Family] = &[
+    atomic::OPCODES,
+    barrier::OPCODES,
     bits::OPCODES,
+    call::OPCODES,
     collective::OPCODES,
     compare::OPCODES,
     control::OPCODES,

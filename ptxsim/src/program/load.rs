@@ -114,6 +114,16 @@ impl Symbols for KernelSymbols<'_> {
         &self.module.functions[self.layout.functions[callee as usize] as usize]
     }
 
+    fn callees(&self) -> Vec<(u32, u32)> {
+        self.layout
+            .functions
+            .iter()
+            .copied()
+            .zip(0..)
+            .skip(1)
+            .collect()
+    }
+
     fn function_address(&self, name: &str) -> Option<u64> {
         let index = self.module.functions.iter().position(|f| f.name == name)?;
         Some(function_address(index as u32))
@@ -172,8 +182,10 @@ pub fn load(
                     reason: error.to_string(),
                 })?;
             let results = decoder.results.take();
-            if !results.is_empty() {
-                program.results.insert(program.code.len() as u32, results);
+            for (callee, copies) in results {
+                program
+                    .results
+                    .insert((program.code.len() as u32, callee), copies);
             }
             program.push(decoded, instruction);
         }

@@ -91,8 +91,9 @@ pub struct Program {
     pub sites: Vec<Site>,
     /// Functions, the kernel first.
     pub functions: Vec<Function>,
-    /// What a call, by the index of its instruction, copies back when its function returns.
-    pub results: HashMap<u32, Vec<FrameCopy>>,
+    /// What a call copies back when its function returns, by the index of the call instruction and
+    /// of the function.
+    pub results: HashMap<(u32, u32), Vec<FrameCopy>>,
     /// `.file` names by their number.
     pub files: Vec<(u32, String)>,
     /// Constants of up to 32 bits, in all lanes.
@@ -105,11 +106,5 @@ impl Program {
     /// Where the instruction with index `pc` comes from.
     pub fn site(&self, pc: u32) -> Site {
         self.sites[pc as usize]
-    }
-
-    /// Name of a source file by its number.
-    pub fn file(&self, number: u32) -> String {
-        let known = self.files.iter().find(|(n, _)| *n == number);
-        known.map_or_else(|| format!("file {number}"), |(_, name)| name.clone())
     }
 }

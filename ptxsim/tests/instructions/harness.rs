@@ -22,6 +22,8 @@ pub enum Compare {
     Float(exact::Format),
     /// The same for each half of 32 bits.
     Halves(exact::Format),
+    /// The same for each of two bytes.
+    Bytes(exact::Format),
     /// f32 within this many units in the last place of the definition; NaN, infinities and zeros as
     /// the definition has them.
     Ulp(f64),
@@ -165,10 +167,8 @@ fn agrees(compare: Compare, actual: u64, expected: u64) -> bool {
     match compare {
         Compare::Bits => false,
         Compare::Float(format) => format.is_nan(actual) && format.is_nan(expected),
-        Compare::Halves(format) => [0, 16].iter().all(|&shift| {
-            let (actual, expected) = (actual >> shift & 0xFFFF, expected >> shift & 0xFFFF);
-            actual == expected || format.is_nan(actual) && format.is_nan(expected)
-        }),
+        Compare::Halves(format) => parts_agree(format, 16, actual, expected),
+        Compare::Bytes(format) => parts_agree(format, 8, actual, expected),
         Compare::Ulp(limit) => {
             let ulp = f64::from(f32::from_bits(expected as u32 & 0x7F80_0000)) * 2f64.powi(-23);
             // Below the normal range the unit stays that of the smallest normal number.
@@ -177,6 +177,15 @@ fn agrees(compare: Compare, actual: u64, expected: u64) -> bool {
         }
         Compare::Absolute(limit) => a.is_nan() && e.is_nan() || (a - e).abs() <= limit,
     }
+}
+
+/// Both parts of `bits` bits are the same, or NaN on both sides.
+fn parts_agree(format: exact::Format, bits: u32, actual: u64, expected: u64) -> bool {
+    [0, bits].iter().all(|&shift| {
+        let part = |value: u64| value >> shift & ((1 << bits) - 1);
+        let (actual, expected) = (part(actual), part(expected));
+        actual == expected || format.is_nan(actual) && format.is_nan(expected)
+    })
 }
 
 /// A kernel that loads a lane's operands, runs the row's instructions and stores the results.
@@ -188,9 +197,9 @@ fn kernel_text(arch: Arch, row: &Row) -> String {
     let mut text = format!(
         ".version 8.6\n.target {target}\n.address_size 64\n\
          .visible .entry k(.param .u64 in, .param .u64 out)\n{{\n\
-         .reg .b64 %in, %out;\n.reg .b32 %index, %tid, %block;\n\
+         .reg .b64 %in, %out;\n.reg .b32 %index, %thread, %block;\n\
          ld.param.u64 %in, [in];\nld.param.u64 %out, [out];\n\
-         mov.u32 %tid, %tid.x;\nmov.u32 %block, %ctaid.x;\nmad.lo.u32 %index, %block, {BLOCK}, %tid;\n\
+         mov.u32 %thread, %tid.x;\nmov.u32 %block, %ctaid.x;\nmad.lo.u32 %index, %block, {BLOCK}, %thread;\n\
          mad.wide.u32 %in, %index, {}, %in;\nmad.wide.u32 %out, %index, {}, %out;\n",
         row.operands.len() * SLOT,
         row.results.len() * SLOT,

@@ -9,7 +9,9 @@
 //! are what it accepts too.
 
 mod bits;
+mod collective;
 mod compare;
+mod convert;
 mod exact;
 mod float;
 mod half;

@@ -6,8 +6,6 @@ use crate::exact::{BF16, F16, F32, F64, Format};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Pred,
-    /// 8 bits in a 16-bit register.
-    I8,
     I16,
     I32,
     I64,
@@ -18,6 +16,8 @@ pub enum Kind {
     F16,
     Bf16,
     F32,
+    /// f32 of which the low 13 bits are open.
+    Tf32,
     F64,
     F16x2,
     Bf16x2,
@@ -35,7 +35,7 @@ impl Kind {
     pub fn register(self) -> &'static str {
         match self {
             Kind::Pred => "pred",
-            Kind::I8 | Kind::I16 | Kind::F16 | Kind::Bf16 => "b16",
+            Kind::I16 | Kind::F16 | Kind::Bf16 => "b16",
             Kind::I64 | Kind::F64 => "b64",
             _ => "b32",
         }
@@ -45,9 +45,9 @@ impl Kind {
     pub fn mask(self) -> u64 {
         match self {
             Kind::Pred => 1,
-            Kind::I8 => 0xFF,
             Kind::I16 | Kind::F16 | Kind::Bf16 => 0xFFFF,
             Kind::I64 | Kind::F64 => u64::MAX,
+            Kind::Tf32 => 0xFFFF_E000,
             _ => u64::from(u32::MAX),
         }
     }
@@ -71,7 +71,6 @@ impl Kind {
         };
         match self {
             Kind::Pred => vec![0, 1],
-            Kind::I8 => integers(8),
             Kind::I16 => integers(16),
             Kind::I32 => [
                 integers(32),
@@ -102,7 +101,7 @@ impl Kind {
             Kind::Lane => (0..32).collect(),
             Kind::F16 => floats(F16),
             Kind::Bf16 => floats(BF16),
-            Kind::F32 => [floats(F32), fractions32()].concat(),
+            Kind::F32 | Kind::Tf32 => [floats(F32), fractions32()].concat(),
             Kind::F64 => [floats(F64), fractions64()].concat(),
             Kind::F16x2 => pairs(&floats(F16)),
             Kind::Bf16x2 => pairs(&floats(BF16)),

@@ -1,0 +1,99 @@
+"""Times PyTorch and torchvision on the cases of `cargo bench`, and prints the ratio to ocelli's times where given.
+
+    cargo bench | tee bench.txt && python benches/peers.py bench.txt
+
+Needs torch 2.11 and torchvision 0.26; runs on CUDA where torch can, and on the CPU. On CUDA, calls are timed by events with a cold
+L2, as in the benches; `compiled` is torch.compile of the same function.
+"""
+
+import re
+import statistics
+import sys
+import time
+
+import torch
+import torchvision
+
+ANCHORS, CLASSES = 201_600, 80
+
+
+def timed(call, device):
+    """Median seconds of a call."""
+    call()
+    if device == "cpu":
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+    flush = torch.empty(256 << 20, dtype=torch.uint8, device=device)
+    events = []
+    for _ in range(20):
+        flush.zero_()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        events.append((start, end))
+    torch.cuda.synchronize()
+    return statistics.median(start.elapsed_time(end) / 1e3 for start, end in events)
+
+
+def focal(logits, target):
+    return torchvision.ops.sigmoid_focal_loss(logits, target, alpha=0.25, gamma=2.0, reduction="sum")
+
+
+def sigmoid_focal_loss(device):
+    """Yields (case, variant, seconds). torchvision is given its one-hot target for nothing."""
+    for images, dtype, name in [(1, torch.float32, "f32"), (1, torch.bfloat16, "bf16"), (8, torch.bfloat16, "bf16")]:
+        if device == "cpu" and images > 1:
+            continue
+        rows = images * ANCHORS
+        generator = torch.Generator(device).manual_seed(1)
+        logits = 1.5 * torch.randn(rows, CLASSES, generator=generator, device=device) - 4.595
+        logits = logits.to(dtype).requires_grad_()
+        target = torch.zeros(rows, CLASSES, dtype=dtype, device=device)
+        positive = torch.arange(0, rows, 400, device=device)
+        target[positive, positive % CLASSES] = 1.0
+        functions = {"eager": focal}
+        if device == "cuda":
+            functions["compiled"] = torch.compile(focal)
+        case = f"sigmoid_focal_loss [{images} x {ANCHORS}, {CLASSES}] {name}"
+        for variant, function in functions.items():
+
+            def gradient():
+                logits.grad = None
+                function(logits, target).backward()
+
+            def loss():
+                with torch.no_grad():
+                    function(logits, target)
+
+            yield f"{case} loss", variant, timed(loss, device)
+            yield f"{case} gradient", variant, timed(gradient, device)
+
+
+def ours(path):
+    """Seconds by (case, device), from the summary lines of `cargo bench`."""
+    line = re.compile(r"^(.*) on (cpu|cuda) \(.*\): ([0-9.]+) ms, ")
+    with open(path) as file:
+        found = [match for match in map(line.match, file) if match]
+    return {(match[1], match[2]): float(match[3]) / 1e3 for match in found}
+
+
+def main():
+    times = ours(sys.argv[1]) if len(sys.argv) > 1 else {}
+    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads")
+    for device in ["cpu", "cuda"]:
+        if device == "cuda" and not torch.cuda.is_available():
+            print("not measured: cuda: torch finds no GPU")
+            continue
+        for case, variant, seconds in sigmoid_focal_loss(device):
+            mine = times.get((case, device))
+            ratio = f", {seconds / mine:.1f} times ocelli's {1e3 * mine:.3f} ms" if mine else ""
+            print(f"{case} on {device}: torchvision {variant} {1e3 * seconds:.3f} ms{ratio}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
