@@ -94,7 +94,13 @@ fn suppress(image: &Image<'_>, params: &Nms, max_output: usize) -> Vec<i32> {
     keys.par_sort_unstable();
     let order: Vec<u32> = keys.iter().map(|&key| key as u32).collect();
     let mut kept: Vec<u32> = match image.classes {
-        None => keep(image.boxes, &order, 0..order.len() as u32, params, max_output),
+        None => keep(
+            image.boxes,
+            &order,
+            0..order.len() as u32,
+            params,
+            max_output,
+        ),
         Some(classes) => {
             let mut places: Vec<u32> = (0..order.len() as u32).collect();
             places.par_sort_by_key(|&place| classes[order[place as usize] as usize]);
@@ -103,7 +109,13 @@ fn suppress(image: &Image<'_>, params: &Nms, max_output: usize) -> Vec<i32> {
             };
             let groups: Vec<&[u32]> = places.chunk_by(same).collect();
             let keep = |group: &&[u32]| {
-                keep(image.boxes, &order, group.iter().copied(), params, max_output)
+                keep(
+                    image.boxes,
+                    &order,
+                    group.iter().copied(),
+                    params,
+                    max_output,
+                )
             };
             groups.par_iter().flat_map_iter(keep).collect()
         }

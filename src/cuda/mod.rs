@@ -25,5 +25,7 @@ pub use workspace::WORKSPACE_ALIGNMENT;
 
 /// Every kernel that the host side launches.
 pub fn kernels() -> Vec<Kernel> {
-    nms::kernels().chain(sigmoid_focal_loss::kernels()).collect()
+    nms::kernels()
+        .chain(sigmoid_focal_loss::kernels())
+        .collect()
 }

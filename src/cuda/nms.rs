@@ -7,7 +7,7 @@ use super::{Buffer, Context, Properties};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::params::Nms;
-use cudarc::driver::{CudaView, CudaViewMut, DevicePtrMut, DeviceRepr, PushKernelArg};
+use cudarc::driver::{CudaView, CudaViewMut, DevicePtr, DevicePtrMut, DeviceRepr, PushKernelArg};
 use std::fmt;
 
 const BLOCK: Kernel = kernel("nms_block_f32");
@@ -83,11 +83,25 @@ impl Plan {
     ///
     /// # Errors
     /// When one of the three is 0, for which there is nothing to launch, or there are more than 65535 images or 2^20 boxes.
-    pub fn new(gpu: &Properties, images: usize, boxes_per_image: usize, max_output: usize) -> Result<Self> {
-        let extents = [("images", images, MAX_IMAGES), ("boxes", boxes_per_image, MAX_BOXES), ("max_output", max_output, boxes_per_image)];
+    pub fn new(
+        gpu: &Properties,
+        images: usize,
+        boxes_per_image: usize,
+        max_output: usize,
+    ) -> Result<Self> {
+        let extents = [
+            ("images", images, MAX_IMAGES),
+            ("boxes", boxes_per_image, MAX_BOXES),
+            ("max_output", max_output, boxes_per_image),
+        ];
         for (argument, extent, most) in extents {
             if extent == 0 || extent > most {
-                return Err(Error::input(OP, argument, format!("in [1, {most}]"), extent));
+                return Err(Error::input(
+                    OP,
+                    argument,
+                    format!("in [1, {most}]"),
+                    extent,
+                ));
             }
         }
         let launch = |kernel, blocks: usize, shared_bytes: usize| Launch {
@@ -188,7 +202,12 @@ pub struct Arguments<'a> {
 ///
 /// # Errors
 /// [`Error::Input`] when a buffer's length or alignment does not fit the plan; [`Error::ImageUnfit`] or [`Error::Driver`].
-pub fn launch(context: &Context, plan: &Plan, params: &Nms, arguments: &mut Arguments<'_>) -> Result<()> {
+pub fn launch(
+    context: &Context,
+    plan: &Plan,
+    params: &Nms,
+    arguments: &mut Arguments<'_>,
+) -> Result<()> {
     params.check(plan.boxes_per_image)?;
     check(context, plan, arguments)?;
     let scalars = Scalars {
@@ -210,8 +229,13 @@ pub fn launch(context: &Context, plan: &Plan, params: &Nms, arguments: &mut Argu
             let sorted = run_merges(context, merge, scalars, plan.merges(), buffers)?;
             let chunks = plan.chunks() as i32;
             (0..chunks).try_for_each(|index| {
-                let scalars = Scalars { chunk: index, ..scalars };
-                run_chunk(context, chunk, scalars, arguments, chunks, sorted, chunk_kept)
+                let scalars = Scalars {
+                    chunk: index,
+                    ..scalars
+                };
+                run_chunk(
+                    context, chunk, scalars, arguments, chunks, sorted, chunk_kept,
+                )
             })
         }
     }
@@ -248,9 +272,21 @@ fn check(context: &Context, plan: &Plan, arguments: &Arguments<'_>) -> Result<()
     let lengths = [
         ("boxes", Some(arguments.boxes.len()), 4 * all),
         ("scores", Some(arguments.scores.len()), all),
-        ("classes", arguments.classes.as_ref().map(CudaView::len), all),
-        ("counts", arguments.counts.as_ref().map(CudaView::len), images),
-        ("indices", Some(arguments.indices.len()), images * plan.max_output),
+        (
+            "classes",
+            arguments.classes.as_ref().map(CudaView::len),
+            all,
+        ),
+        (
+            "counts",
+            arguments.counts.as_ref().map(CudaView::len),
+            images,
+        ),
+        (
+            "indices",
+            Some(arguments.indices.len()),
+            images * plan.max_output,
+        ),
         ("kept", Some(arguments.kept.len()), images),
     ];
     for (argument, len, expected) in lengths {
@@ -261,7 +297,12 @@ fn check(context: &Context, plan: &Plan, arguments: &Arguments<'_>) -> Result<()
     }
     let (address, _guard) = arguments.boxes.device_ptr(context.stream());
     if address % 16 != 0 {
-        return Err(Error::input(OP, "boxes", "aligned to 16 bytes", format!("{address:#x}")));
+        return Err(Error::input(
+            OP,
+            "boxes",
+            "aligned to 16 bytes",
+            format!("{address:#x}"),
+        ));
     }
     workspace::check(OP, context, &arguments.workspace, plan.workspace_bytes())
 }
@@ -274,8 +315,13 @@ fn run_block(
 ) -> Result<()> {
     let function = context.function_for(launch)?;
     let mut builder = context.stream().launch_builder(&function);
-    builder.arg(&scalars).arg(&arguments.boxes).arg(&arguments.scores);
-    builder.optional(&arguments.classes).optional(&arguments.counts);
+    builder
+        .arg(&scalars)
+        .arg(&arguments.boxes)
+        .arg(&arguments.scores);
+    builder
+        .optional(&arguments.classes)
+        .optional(&arguments.counts);
     builder.arg(&mut arguments.indices).arg(&mut arguments.kept);
     // SAFETY: the arguments are those of nms_block_f32 in its order; `check` saw that each view holds what the plan's
     // grid indexes, and the shared memory holds the next power of two of keys.
@@ -293,12 +339,12 @@ fn run_sort(
 ) -> Result<()> {
     let function = context.function_for(launch)?;
     let mut builder = context.stream().launch_builder(&function);
-    arguments
+    builder
         .arg(&scalars)
         .arg(&arguments.boxes)
         .arg(&arguments.scores)
         .optional(&arguments.counts);
-    arguments
+    builder
         .arg(&keys)
         .arg(&mut arguments.indices)
         .arg(&chunk_kept);
@@ -320,7 +366,7 @@ fn run_merges(
     for run in runs {
         let scalars = Scalars {
             run_length: run as i32,
-            ..params
+            ..scalars
         };
         let mut builder = context.stream().launch_builder(&function);
         builder.arg(&scalars).arg(&from).arg(&to);
@@ -344,7 +390,9 @@ fn run_chunk(
     let function = context.function_for(launch)?;
     let mut builder = context.stream().launch_builder(&function);
     builder.arg(&scalars).arg(&arguments.boxes);
-    builder.optional(&arguments.classes).optional(&arguments.counts);
+    builder
+        .optional(&arguments.classes)
+        .optional(&arguments.counts);
     builder.arg(&chunks).arg(&keys).arg(&chunk_kept);
     builder.arg(&mut arguments.indices).arg(&mut arguments.kept);
     // SAFETY: the arguments are those of nms_chunk_f32 in its order; keys in the workspace are indices below the

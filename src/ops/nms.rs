@@ -1,11 +1,11 @@
 //! Non-maximum suppression.
 
 use super::{check, on_device};
-use crate::error::{Error, Result};
-use crate::tensor::{ShapeText, Tensor};
-use crate::dtype::DType;
-use crate::params::Nms;
 use crate::cpu;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::params::Nms;
+use crate::tensor::{ShapeText, Tensor};
 
 const OP: &str = "nms";
 
@@ -110,7 +110,12 @@ fn checked(
     params: &Nms,
 ) -> Result<[usize; 3]> {
     let &[images, boxes_per_image, 4] = boxes.shape() else {
-        return Err(Error::input(OP, "boxes", "[B, N, 4]", ShapeText(boxes.shape())));
+        return Err(Error::input(
+            OP,
+            "boxes",
+            "[B, N, 4]",
+            ShapeText(boxes.shape()),
+        ));
     };
     check::dtype(OP, "boxes", boxes, DType::F32)?;
     let per_box = [images, boxes_per_image];

@@ -2,7 +2,8 @@
 
 use super::Decode;
 use crate::exec::{
-    atomic, barrier, call, bits, collective, compare, control, convert, data, float, half, integer, load_store,
+    atomic, barrier, bits, call, collective, compare, control, convert, data, float, half, integer,
+    load_store,
 };
 
 /// A family's opcodes. The key is the start of an opcode, ending at a dot.
