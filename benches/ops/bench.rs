@@ -30,7 +30,7 @@ pub struct Bench {
 impl Bench {
     /// Finds the devices and measures a copy on each. What is missing is printed with the reason.
     pub fn new() -> Self {
-        let smoke = std::env::args().any(|argument| argument == "--test");
+        let smoke = !std::env::args().any(|argument| argument == "--bench");
         let bytes = if smoke { 1 << 20 } else { COPY_BYTES };
         let threads = rayon::current_num_threads();
         let cpu = Measured {
@@ -55,6 +55,7 @@ impl Bench {
             criterion,
             devices,
             lines: Vec::new(),
+            smoke,
         }
     }
 

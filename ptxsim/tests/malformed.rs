@@ -132,7 +132,6 @@ proptest! {
 
     #[test]
     fn calls_return_a_status(which in any::<prop::sample::Index>(), picks in prop::array::uniform12(any::<u32>())) {
-        simulator().set_prints(false);
         objects();
         let function = which.get(functions());
         let mut arguments = [0; 12];
@@ -153,7 +152,6 @@ proptest! {
 
     #[test]
     fn damaged_modules_are_refused(at in any::<prop::sample::Index>(), byte in 1u8.., cut in any::<prop::sample::Index>()) {
-        simulator().set_prints(false);
         let context = common::context();
         context.bind_to_thread().unwrap();
         let mut text = SAXPY.as_bytes().to_vec();

@@ -3,6 +3,17 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
+/// How many cases a property is tried on: `PROPTEST_CASES` where it is set; else `cases`, or 16 times as many where
+/// `OCELLI_TEST_FULL=1` asks for the long tests.
+pub fn cases(cases: u32) -> u32 {
+    let set = |name| std::env::var(name).ok();
+    match set("PROPTEST_CASES").and_then(|count| count.parse().ok()) {
+        Some(count) => count,
+        None if set("OCELLI_TEST_FULL").as_deref() == Some("1") => 16 * cases,
+        None => cases,
+    }
+}
+
 /// Sizes up to `max` that straddle warps, vectors and tiles: 0, 1, around powers of two, primes, and any.
 pub fn size(max: usize) -> impl Strategy<Value = usize> {
     let mut edges = vec![0, 1, 2, 3, 5, 7, 97, 251, 509];

@@ -8,7 +8,7 @@ use ocelli::reference;
 use ocelli::testing::budget::Budget;
 use ocelli::testing::compare::{bitwise, within};
 use ocelli::testing::guard::Guarded;
-use ocelli::testing::strategy::{Data, SplitMix, data, size};
+use ocelli::testing::strategy::{Data, SplitMix, cases, data, size};
 use ocelli::{DType, Device, Float, Tensor};
 use proptest::prelude::*;
 
@@ -282,7 +282,7 @@ fn check<T: Float>(target: &Target, case: &Case) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(cases(64)))]
     #[test]
     fn every_device_agrees_with_the_reference(case in case()) {
         for target in targets() {

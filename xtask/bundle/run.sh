@@ -75,7 +75,10 @@ benches() {
 
 peers() {
     python3 -c 'import torch' 2>/dev/null || { echo "passed over: python3 with PyTorch is not installed"; return; }
-    logged "$OUT/peers.log" python3 peers.py
+    # With the times of the benches, where they were run, it prints ratios.
+    local ours=()
+    [[ -e $OUT/benches.log ]] && ours=("$OUT/benches.log")
+    logged "$OUT/peers.log" python3 peers.py "${ours[@]}"
     verdict $?
 }
 
@@ -84,9 +87,10 @@ ncu_counters() {
     command -v ncu >/dev/null || { echo "passed over: ncu is not installed"; return; }
     while read -r kernel bench; do
         [[ $kernel && $kernel != \#* ]] || continue
-        # One launch of each shape; the first launches of a program warm it up.
+        # The first launch of each shape.
         logged "$log" ncu --kernel-name "regex:$kernel" --filter-mode per-launch-config \
-            --launch-count 1 --set full --clock-control none ./benches --test "$bench"
+            --launch-count 1 --set full --clock-control none \
+            ./benches --bench --profile-time 1 "$bench"
         status=$?
         ((status == 0)) || failed=$status
     done <ncu.txt

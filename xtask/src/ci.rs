@@ -34,8 +34,18 @@ pub fn run(workspace: &Workspace) -> Result<bool> {
             "documentation",
             &["doc", "--quiet", "--workspace", "--no-deps"],
         ),
-        // Built as tests, benches run each case once.
-        ("benches", &["test", "--quiet", "--workspace", "--bench=*"]),
+        // Built as tests, without another build of everything for speed; `--test` runs each case once, small.
+        (
+            "benches",
+            &[
+                "test",
+                "--quiet",
+                "--workspace",
+                "--bench=*",
+                "--",
+                "--test",
+            ],
+        ),
     ] {
         let mut command = workspace.cargo(arguments);
         command.env("RUSTDOCFLAGS", "--deny=warnings");

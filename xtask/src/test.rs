@@ -1,8 +1,9 @@
 //! `cargo xtask test`: every test, on every device there is.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -17,7 +18,7 @@ pub const DEVICE_TESTS: &str = "devices";
 
 #[derive(clap::Args, Default)]
 pub struct Options {
-    /// Run the long tests, too, and every property with many more cases.
+    /// Try many more cases of every property.
     #[arg(long)]
     pub full: bool,
     /// Only tests whose names contain one of these.
@@ -43,7 +44,7 @@ impl Device {
     }
 
     /// Points a test program at the device. With `required`, tests that cannot use it fail.
-    fn select(self, command: &mut Command, required: bool) {
+    fn select(self, command: &mut Command, simulator: &Path, required: bool) {
         command.env("OCELLI_TEST_DEVICE", self.name());
         let (arch, requirement) = match self {
             Self::SimSm80 => (Some("sm_80"), "OCELLI_REQUIRE_SIM"),
@@ -51,7 +52,11 @@ impl Device {
             Self::Gpu => (None, "OCELLI_REQUIRE_GPU"),
         };
         if let Some(arch) = arch {
-            command.env("PTXSIM_ARCH", arch);
+            // PTXSIM=1 simulates on a machine with a GPU, too.
+            command
+                .env("PTXSIM", "1")
+                .env("PTXSIM_ARCH", arch)
+                .env("PTXSIM_LIB", simulator);
         }
         if required {
             command.env(requirement, "1");
@@ -74,7 +79,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
         }
     };
     let has_kernels = total.skipped.is_empty();
-    build_simulator(workspace)?;
+    let simulator = build_simulator(workspace)?;
 
     let mut report = vec![format!("kernels: {kernels}")];
     let mut ok = true;
@@ -85,16 +90,17 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
         }
         let (label, targets): (_, &[&str]) = match device {
             Device::SimSm80 => ("cpu and sim-sm_80", &["--workspace"]),
-            _ => (device.name(), &["--package=ocelli", "--test", DEVICE_TESTS]),
+            _ => (device.name(), &["--workspace", "--test", DEVICE_TESTS]),
         };
         let mut command = workspace.cargo(&["test", "--no-fail-fast"]);
-        command.args(targets).arg("--").args(&options.filters);
+        command
+            .args(targets)
+            .args(["--", "--show-output"])
+            .args(&options.filters);
         if options.full {
-            command
-                .arg("--include-ignored")
-                .env("OCELLI_TEST_FULL", "1");
+            command.env("OCELLI_TEST_FULL", "1");
         }
-        device.select(&mut command, has_kernels);
+        device.select(&mut command, &simulator, has_kernels);
         println!("== {label}: {}", shown(&command));
         let (summary, succeeded) = run_programs(&mut command)?;
         report.push(format!("{label}: {summary}"));
@@ -105,14 +111,14 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     Ok(ok)
 }
 
-/// Builds the simulated driver where the test programs look for it.
-fn build_simulator(workspace: &Workspace) -> Result<()> {
+/// Builds the simulated driver, and returns where it lies.
+fn build_simulator(workspace: &Workspace) -> Result<PathBuf> {
     let mut command = workspace.cargo(&["build", "--quiet", "--package=ptxsim", "--lib"]);
     let status = command.status().with_context(|| shown(&command))?;
     if !status.success() {
         bail!("{} failed: {status}", shown(&command));
     }
-    Ok(())
+    Ok(workspace.target.join("debug/libptxsim.so"))
 }
 
 /// Runs test programs, passing on what they print, and counts.
@@ -133,22 +139,30 @@ fn run_programs(command: &mut Command) -> Result<(Summary, bool)> {
         }
     });
     let status = child.wait().with_context(|| shown(command))?;
-    let summary = summary
-        .into_inner()
-        .unwrap_or_else(|lock| lock.into_inner());
+    let summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok((summary, status.success()))
 }
 
-/// Prints and counts each line as it comes.
+/// Counts each line as it comes and prints it. What passing tests printed is left out, but for what
+/// they skipped.
 fn pass_on(output: impl Read, summary: &Mutex<Summary>) {
+    let mut of_passing_tests = false;
     for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
-        summary
+        match line.as_ref() {
+            "successes:" => of_passing_tests = true,
+            "failures:" => of_passing_tests = false,
+            line if line.starts_with("test result: ") => of_passing_tests = false,
+            _ => {}
+        }
+        let skips = summary
             .lock()
-            .unwrap_or_else(|lock| lock.into_inner())
+            .unwrap_or_else(PoisonError::into_inner)
             .line(&line);
-        // A closed terminal must not end the tests.
-        let _ = writeln!(std::io::stdout(), "{line}");
+        if skips || !of_passing_tests {
+            // A closed terminal must not end the tests.
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }
     }
 }
 

@@ -46,12 +46,12 @@ impl Agent {
         self.0 as usize
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn group(self) -> u16 {
         self.0 / GROUP as u16
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn bit(self) -> u32 {
         1 << (self.0 % GROUP as u16)
     }
@@ -286,7 +286,7 @@ pub fn granules<A: Copy + Into<u64>>(
         let first = addresses[0].into();
         let steps = addresses.iter().enumerate();
         let skew = steps.fold(0, |d, (i, &a)| {
-            d | a.into().wrapping_sub(first + (i * size) as u64)
+            d | a.into().wrapping_sub(first.wrapping_add((i * size) as u64))
         });
         if skew == 0 {
             return contiguous(first / GRANULE as u64, size, each);

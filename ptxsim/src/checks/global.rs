@@ -1,70 +1,29 @@
 //! The race detector for global memory between the blocks of a launch.
 
-use super::access::{Conflict, GRANULE, Hazard, Kind, LANES, Piece, granules, range_granules};
+use super::access::{Conflict, Hazard, Kind, LANES};
+use super::global_line::{Current, Line, Piece, Slot, pieces, range_pieces};
 use super::global_order::BlockOrder;
 use std::collections::HashMap;
 
-/// Granules of a page: shadow memory is made page by page as it is touched.
-const PAGE: u64 = 256;
+/// Lines of a page: shadow memory is made page by page as it is touched.
+const PAGE: u64 = 64;
 /// Pseudo-addresses of cluster barriers, above all memory.
 const CLUSTER_BARRIERS: u64 = 1 << 63;
 
-/// The latest accesses of one kind to bytes of a granule.
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    block: u32,
-    /// The block's time; for several blocks, the step of the whole launch.
-    time: u32,
-    site: u32,
-    /// None: the slot is free.
-    bytes: u16,
-    kind: Kind,
-    /// Other blocks made the same access, too.
-    several: bool,
-}
-
-const FREE: Slot = Slot {
-    block: 0,
-    time: 0,
-    site: 0,
-    bytes: 0,
-    kind: Kind::Read,
-    several: false,
-};
-
-#[derive(Debug, Clone, Copy)]
-struct Cell {
-    slots: [Slot; 2],
-    /// There are more slots, in [`GlobalRaces::overflow`].
-    more: bool,
-}
-
-const EMPTY: Cell = Cell {
-    slots: [FREE; 2],
-    more: false,
-};
-
 /// Race detector between the blocks of one launch.
 ///
-/// A byte that several blocks read keeps only the last of them: a later write counts as ordered
-/// when the writing block has acquired anything since. Blocks are numbered linearly; `site`s are
-/// PTX lines.
+/// Of a byte that several blocks read, or several access atomically, it is not remembered which:
+/// a later conflicting access counts as ordered when its block has acquired anything in this
+/// launch. Blocks are numbered linearly; `site`s are PTX lines.
 #[derive(Debug, Default)]
 pub struct GlobalRaces {
     pages: HashMap<u64, u32>,
-    cells: Vec<Box<[Cell; PAGE as usize]>>,
+    lines: Vec<Box<[Line]>>,
     /// The page used last.
     last_page: Option<(u64, u32)>,
+    /// Slots of lines that need more than they have.
     overflow: HashMap<u64, Vec<Slot>>,
     order: BlockOrder,
-}
-
-/// The current access.
-struct Current {
-    block: u32,
-    time: u32,
-    kind: Kind,
-    site: u32,
 }
 
 impl GlobalRaces {
@@ -91,7 +50,7 @@ impl GlobalRaces {
         }
         let current = self.current(block, kind, site);
         let mut first = None;
-        granules(addresses, mask, size, !kind.writes(), |piece| {
+        pieces(addresses, mask, size, |piece| {
             let slot = self.meet(&current, &piece);
             first = first.take().or(slot.map(|slot| (piece, slot)));
         });
@@ -109,7 +68,7 @@ impl GlobalRaces {
     ) -> Option<Conflict> {
         let current = self.current(block, kind, site);
         let mut first = None;
-        range_granules(start, len, |piece| {
+        range_pieces(start, len, u64::MAX, |piece| {
             let slot = self.meet(&current, &piece);
             first = first.take().or(slot.map(|slot| (piece, slot)));
         });
@@ -153,7 +112,7 @@ impl GlobalRaces {
             .for_each(|&block| self.order.acquire(block, barrier));
     }
 
-    /// Index of the cells of a page.
+    /// Index of the lines of a page.
     #[inline]
     fn page(&mut self, page: u64) -> usize {
         if let Some((number, index)) = self.last_page
@@ -161,125 +120,34 @@ impl GlobalRaces {
         {
             return index as usize;
         }
-        let next = self.cells.len() as u32;
+        let next = self.lines.len() as u32;
         let index = *self.pages.entry(page).or_insert(next);
         if index == next {
-            self.cells.push(Box::new([EMPTY; PAGE as usize]));
+            self.lines.push(vec![Line::EMPTY; PAGE as usize].into());
         }
         self.last_page = Some((page, index));
         index as usize
     }
 
-    /// Checks and remembers what the current access does to one granule.
+    /// Checks and remembers what the current access does to one line.
     #[inline]
     fn meet(&mut self, current: &Current, piece: &Piece) -> Option<Slot> {
-        let page = self.page(piece.granule / PAGE);
-        let cell = &mut self.cells[page][(piece.granule % PAGE) as usize];
-        let step = self.order.step() as u32;
-        let known = cell.slots.iter().any(|slot| {
-            let same = slot.kind == current.kind && piece.bytes & !slot.bytes == 0;
-            let own = slot.block == current.block && slot.time == current.time;
-            let shared = slot.time == step && slot.bytes == piece.bytes;
-            same && if slot.several { shared } else { own }
-        });
-        if known {
+        let page = self.page(piece.line / PAGE);
+        let line = &mut self.lines[page][(piece.line % PAGE) as usize];
+        if line.knows(current, piece) {
             return None;
         }
-        if cell.more {
-            return self.meet_overflow(current, piece, page);
-        }
-        let clash = check(&mut cell.slots, current, piece.bytes, &self.order);
-        if remember(&mut cell.slots, current, piece.bytes, &self.order) {
-            return clash;
-        }
-        cell.more = true;
-        self.overflow
-            .insert(piece.granule, vec![new_slot(current, piece.bytes)]);
-        clash
-    }
-
-    /// The same for a granule with more than two slots.
-    #[cold]
-    fn meet_overflow(&mut self, current: &Current, piece: &Piece, page: usize) -> Option<Slot> {
-        let cell = &mut self.cells[page][(piece.granule % PAGE) as usize];
-        let extra = self.overflow.entry(piece.granule).or_default();
-        let clash = check(&mut cell.slots, current, piece.bytes, &self.order);
-        let clash = clash.or(check(extra, current, piece.bytes, &self.order));
-        if !remember(&mut cell.slots, current, piece.bytes, &self.order)
-            && !remember(extra, current, piece.bytes, &self.order)
-        {
-            extra.push(new_slot(current, piece.bytes));
+        let mut none = Vec::new();
+        let extra = match line.overflows {
+            true => self.overflow.entry(piece.line).or_default(),
+            false => &mut none,
+        };
+        let clash = line.meet(current, piece, extra, &self.order);
+        if !none.is_empty() {
+            line.overflows = true;
+            self.overflow.insert(piece.line, none);
         }
         clash
-    }
-}
-
-fn new_slot(current: &Current, bytes: u16) -> Slot {
-    Slot {
-        block: current.block,
-        time: current.time,
-        site: current.site,
-        bytes,
-        kind: current.kind,
-        several: false,
-    }
-}
-
-/// Whether the slot's accesses happened before the current one.
-fn is_before(slot: &Slot, current: &Current, order: &BlockOrder) -> bool {
-    if slot.several {
-        order.acquired_since(current.block, slot.time.into())
-    } else {
-        slot.block == current.block || order.is_before(slot.block, slot.time, current.block)
-    }
-}
-
-/// The first conflict with the slots; frees the bytes that the current access supersedes.
-#[inline]
-fn check(slots: &mut [Slot], current: &Current, bytes: u16, order: &BlockOrder) -> Option<Slot> {
-    let mut clash = None;
-    for slot in slots.iter_mut().filter(|slot| slot.bytes & bytes != 0) {
-        if slot.kind.conflicts(current.kind) && !is_before(slot, current, order) {
-            clash = clash.or(Some(*slot));
-        }
-        // A plain write conflicts with whatever would conflict with the superseded access.
-        if current.kind == Kind::Write {
-            slot.bytes &= !bytes;
-        }
-    }
-    clash
-}
-
-/// Puts the current access into a slot with the same accesses or a free one.
-#[inline]
-fn remember(slots: &mut [Slot], current: &Current, bytes: u16, order: &BlockOrder) -> bool {
-    for slot in slots
-        .iter_mut()
-        .filter(|slot| slot.bytes != 0 && slot.kind == current.kind)
-    {
-        let own = slot.block == current.block && !slot.several;
-        if own && slot.time == current.time {
-            slot.bytes |= bytes;
-            return true;
-        }
-        // What conflicts with an access that happened before conflicts with the current one.
-        if slot.bytes & !bytes == 0 && (own || is_before(slot, current, order)) {
-            *slot = new_slot(current, bytes);
-            return true;
-        }
-        if !own && slot.bytes == bytes && current.kind != Kind::Write {
-            slot.several = true;
-            slot.time = order.step() as u32;
-            (slot.block, slot.site) = (current.block, current.site);
-            return true;
-        }
-    }
-    match slots.iter_mut().find(|slot| slot.bytes == 0) {
-        Some(free) => {
-            *free = new_slot(current, bytes);
-            true
-        }
-        None => false,
     }
 }
 
@@ -292,8 +160,8 @@ fn conflict(kind: Kind, piece: &Piece, slot: &Slot) -> Conflict {
     };
     Conflict {
         hazard: Hazard::Blocks,
-        lane: piece.first_lane.into(),
-        address: piece.granule * GRANULE as u64 + u64::from(piece.bytes.trailing_zeros()),
+        lane: piece.first_lane,
+        address: piece.first_byte(),
         kind,
         earlier: slot.kind,
         party: format!("{several}block {}", slot.block),

@@ -35,8 +35,6 @@ struct Block {
     fenced: Option<(u32, u32)>,
     /// Index of a word and length of its log when the block read it.
     acquired: Vec<(u32, u32)>,
-    /// Step of the latest acquisition.
-    latest: u64,
 }
 
 /// The order between the blocks of a launch.
@@ -45,8 +43,6 @@ pub(super) struct BlockOrder {
     blocks: HashMap<u32, Block>,
     index: HashMap<u64, u32>,
     words: Vec<Word>,
-    /// Counts fences and acquisitions.
-    step: u64,
 }
 
 impl BlockOrder {
@@ -60,19 +56,17 @@ impl BlockOrder {
         }
     }
 
-    /// Fences and acquisitions so far.
-    pub fn step(&self) -> u64 {
-        self.step
-    }
-
-    /// Whether the block acquired anything after `step`.
-    pub fn acquired_since(&self, block: u32, step: u64) -> bool {
-        self.blocks.get(&block).is_some_and(|b| b.latest > step)
+    /// Whether the block acquired anything.
+    pub fn has_acquired(&self, block: u32) -> bool {
+        !self.words.is_empty()
+            && self
+                .blocks
+                .get(&block)
+                .is_some_and(|b| !b.acquired.is_empty())
     }
 
     /// A fence by any thread of the block: cumulative over the block's barriers.
     pub fn fence(&mut self, block: u32) {
-        self.step += 1;
         let state = self.blocks.entry(block).or_default();
         state.fenced = Some((state.time, state.acquired.len() as u32));
         state.time += 1;
@@ -109,9 +103,7 @@ impl BlockOrder {
         {
             return;
         }
-        self.step += 1;
         state.acquired.push((word, length));
-        state.latest = self.step;
     }
 
     fn word(&mut self, address: u64) -> usize {

@@ -11,15 +11,14 @@ pub(super) struct Record {
     /// One bit for each agent of the group.
     agents: u32,
     site: u32,
-    /// Which lanes of the agent `last` touched the words.
+    /// Which lanes of `agent` touched the words.
     lanes: [u8; 4],
     /// None: the record is empty.
     bytes: u16,
-    /// Times that the warp `last` had synchronised its lanes.
+    /// Times that the warp `agent` had synchronised its lanes.
     sync: u16,
-    group: u16,
-    /// Agent of the group that came last.
-    last: u8,
+    /// Of the agents the one that came last.
+    agent: Agent,
     kind: Kind,
     proxy: Proxy,
 }
@@ -33,8 +32,7 @@ impl Default for Record {
             lanes: [NO_LANE; 4],
             bytes: 0,
             sync: 0,
-            group: 0,
-            last: 0,
+            agent: Agent(0),
             kind: Kind::Read,
             proxy: Proxy::Generic,
         }
@@ -59,6 +57,24 @@ pub(super) struct Context<'a> {
     /// Times that the warp has synchronised its lanes.
     pub sync: u16,
     pub copies: &'a CopyWait,
+    /// Agents of this group had their times up to `settled` before the current access, and the
+    /// issuer's own lanes, if it is one of them, are not concerned.
+    pub settled_group: u16,
+    pub settled: u32,
+}
+
+/// Writes by this agent up to this time are known to be fine for the current access.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Checked {
+    pub agent: Agent,
+    pub clock: u32,
+}
+
+impl Checked {
+    pub const NONE: Checked = Checked {
+        agent: Agent(u16::MAX),
+        clock: 0,
+    };
 }
 
 /// The last `cp.async` wait of a warp. A lane sees the copies of other lanes only after the warp
@@ -86,7 +102,7 @@ impl Context<'_> {
     /// Whether all agents of the record made its access before the current one.
     #[inline]
     fn is_after(&self, record: &Record) -> bool {
-        let own = self.plain && record.group == self.agent.group();
+        let own = self.plain && record.agent.group() == self.agent.group();
         let others = if own {
             record.agents & !self.agent.bit()
         } else {
@@ -95,7 +111,7 @@ impl Context<'_> {
         others == 0
             || self
                 .floors
-                .get(record.group as usize)
+                .get(usize::from(record.agent.group()))
                 .is_some_and(|&time| time >= record.clock)
             || self.all(others, record, |agent| self.knowledge.seen.get(agent))
     }
@@ -103,12 +119,12 @@ impl Context<'_> {
     /// [`Context::is_after`] where no search is needed to say so.
     #[inline]
     fn is_after_quick(&self, record: &Record) -> bool {
-        let own = self.plain && record.group == self.agent.group();
+        let own = self.plain && record.agent.group() == self.agent.group();
         (own && record.agents == self.agent.bit())
             || (record.clock < self.clock_of_own_group(own)
                 && self
                     .floors
-                    .get(record.group as usize)
+                    .get(usize::from(record.agent.group()))
                     .is_some_and(|&t| t >= record.clock))
     }
 
@@ -121,7 +137,7 @@ impl Context<'_> {
     /// Whether a record of one agent does not conflict with the current access.
     #[inline]
     fn is_fine(&self, record: &Record, piece: &Piece) -> bool {
-        let agent = Agent(record.group * GROUP as u16 + u16::from(record.last));
+        let agent = record.agent;
         let after =
             (self.plain && agent == self.agent) || self.knowledge.seen.get(agent) >= record.clock;
         after && self.is_fenced(record) && !self.lanes_unsynchronised(record, piece)
@@ -131,7 +147,7 @@ impl Context<'_> {
     #[inline]
     fn read_lanes(&self, earlier: &Record, piece: &Piece) -> [u8; 4] {
         let both = earlier.bytes & piece.bytes != 0
-            && earlier.group == self.agent.group()
+            && earlier.agent.group() == self.agent.group()
             && earlier.sync == self.sync
             && earlier.agents == self.agent.bit();
         if both {
@@ -145,7 +161,7 @@ impl Context<'_> {
     #[inline]
     fn all(&self, mut agents: u32, record: &Record, time_of: impl Fn(Agent) -> u32) -> bool {
         while agents != 0 {
-            let agent = Agent(record.group * GROUP as u16 + agents.trailing_zeros() as u16);
+            let agent = Agent(record.agent.group() * GROUP as u16 + agents.trailing_zeros() as u16);
             if time_of(agent) < record.clock {
                 return false;
             }
@@ -166,13 +182,13 @@ impl Context<'_> {
 
     /// Whether lanes of this warp made the record's access with nothing since that orders lanes.
     fn lanes_unsynchronised(&self, record: &Record, piece: &Piece) -> bool {
-        if !self.plain || record.last != (self.agent.0 % GROUP as u16) as u8 {
+        if !self.plain || record.agent.0 % GROUP as u16 != self.agent.0 % GROUP as u16 {
             return false;
         }
-        let recent = if record.group == self.agent.group() {
+        let recent = if record.agent.group() == self.agent.group() {
             record.agents & self.agent.bit() != 0 && record.sync == self.sync
         } else {
-            record.group == self.copies.group
+            record.agent.group() == self.copies.group
                 && record.clock > self.copies.after
                 && self.copies.sync == self.sync
         };
@@ -191,6 +207,7 @@ impl Context<'_> {
         a == SEVERAL || b == SEVERAL || a != b
     }
 
+    #[inline(always)]
     fn record(&self, piece: &Piece) -> Record {
         Record {
             clock: self.clock,
@@ -199,8 +216,7 @@ impl Context<'_> {
             lanes: piece.lanes,
             bytes: piece.bytes,
             sync: self.sync,
-            group: self.agent.group(),
-            last: (self.agent.0 % GROUP as u16) as u8,
+            agent: self.agent,
             kind: self.kind,
             proxy: self.proxy,
         }
@@ -243,8 +259,116 @@ impl Granule {
 
     /// Checks the current access against those remembered, and remembers it. Returns the first
     /// conflict; each pair is reported once.
-    #[inline]
-    pub fn meet(&mut self, context: &Context<'_>, piece: &Piece) -> Option<Clash> {
+    #[inline(always)]
+    pub fn meet(
+        &mut self,
+        context: &Context<'_>,
+        piece: &Piece,
+        checked: &mut Checked,
+    ) -> Option<Clash> {
+        let quick = match context.kind {
+            Kind::Read => self.read_quickly(context, piece, checked),
+            Kind::Write => self.write_quickly(context, piece, checked),
+            _ => false,
+        };
+        if quick {
+            None
+        } else {
+            self.meet_slowly(context, piece)
+        }
+    }
+
+    /// Whether a plain write, if it matters, needs no look at lanes or at more than one time.
+    #[inline(always)]
+    fn write_is_fine(&self, context: &Context<'_>, piece: &Piece, checked: &mut Checked) -> bool {
+        let write = &self.write;
+        if write.bytes & piece.bytes == 0
+            || write.agent == checked.agent && write.clock <= checked.clock
+        {
+            return true;
+        }
+        if write.agent == context.agent {
+            return context.plain && write.sync != context.sync;
+        }
+        let fine = context.is_fine(write, piece);
+        if fine && write.agent.group() != context.copies.group {
+            *checked = Checked {
+                agent: write.agent,
+                clock: write.clock,
+            };
+        }
+        fine
+    }
+
+    /// Whether reads, if there are any, are settled, and not by the same lanes just before.
+    #[inline(always)]
+    fn reads_are_settled(&self, context: &Context<'_>) -> bool {
+        let read = &self.read;
+        read.bytes == 0
+            || read.agent.group() == context.settled_group
+                && read.clock <= context.settled
+                && (read.agent != context.agent || read.sync != context.sync)
+    }
+
+    /// The usual read: of bytes whose write is ordered, next to reads at the same time or settled.
+    #[inline(always)]
+    fn read_quickly(
+        &mut self,
+        context: &Context<'_>,
+        piece: &Piece,
+        checked: &mut Checked,
+    ) -> bool {
+        if !self.others.is_empty() || !self.write_is_fine(context, piece, checked) {
+            return false;
+        }
+        let settled = self.reads_are_settled(context);
+        let read = &mut self.read;
+        if read.clock == context.clock
+            && read.bytes == piece.bytes
+            && read.agent.group() == context.agent.group()
+            && read.proxy == context.proxy
+        {
+            let again = read.agent == context.agent && read.sync == context.sync;
+            read.lanes = if again {
+                merge_lanes(read.lanes, piece.lanes)
+            } else {
+                piece.lanes
+            };
+            read.agents |= context.agent.bit();
+            read.agent = context.agent;
+            read.sync = context.sync;
+            read.site = context.site;
+            return true;
+        }
+        if settled && read.bytes & !piece.bytes == 0 {
+            *read = context.record(piece);
+            return true;
+        }
+        false
+    }
+
+    /// The usual write: over all bytes written and read, all of which is settled.
+    #[inline(always)]
+    fn write_quickly(
+        &mut self,
+        context: &Context<'_>,
+        piece: &Piece,
+        checked: &mut Checked,
+    ) -> bool {
+        let fine = self.others.is_empty()
+            && (self.write.bytes | self.read.bytes) & !piece.bytes == 0
+            && self.reads_are_settled(context)
+            && self.write_is_fine(context, piece, checked);
+        if fine {
+            self.write = context.record(piece);
+            self.read.bytes = 0;
+        }
+        fine
+    }
+
+    /// [`Granule::meet`] where it is less simple.
+    #[inline(never)]
+    fn meet_slowly(&mut self, context: &Context<'_>, piece: &Piece) -> Option<Clash> {
         if self.others.is_empty()
             && match context.kind {
                 Kind::Read => self.try_read(context, piece),
@@ -338,7 +462,7 @@ impl Meeting<'_> {
             self.clash = hazard(context, record, piece, after).map(|hazard| Clash {
                 hazard,
                 earlier: record.kind,
-                party: Agent(record.group * GROUP as u16 + u16::from(record.last)),
+                party: record.agent,
                 site: record.site,
             });
         }
@@ -374,15 +498,14 @@ fn join(context: &Context<'_>, record: &mut Record, piece: &Piece) -> bool {
     let same = record.bytes != 0
         && record.kind == context.kind
         && record.clock == context.clock
-        && record.group == context.agent.group()
+        && record.agent.group() == context.agent.group()
         && record.proxy == context.proxy
         && (record.bytes == piece.bytes || record.agents == bit);
     // Writes of two agents conflict, and are told apart; so are those of asynchronous operations.
     if !same || (record.kind == Kind::Write && (record.agents != bit || !context.plain)) {
         return false;
     }
-    let last = (context.agent.0 % GROUP as u16) as u8;
-    if record.last == last && record.sync == context.sync {
+    if record.agent == context.agent && record.sync == context.sync {
         record.lanes = merge_lanes(record.lanes, piece.lanes);
     } else if record.bytes == piece.bytes {
         record.lanes = piece.lanes;
@@ -392,7 +515,7 @@ fn join(context: &Context<'_>, record: &mut Record, piece: &Piece) -> bool {
     }
     record.bytes |= piece.bytes;
     record.agents |= bit;
-    record.last = last;
+    record.agent = context.agent;
     record.sync = context.sync;
     record.site = context.site;
     true

@@ -11,12 +11,14 @@
 //! both are atomic. Because order comes from the operations and not from the interleaving that
 //! happened, a race is found in whatever order the simulator ran the warps.
 //!
-//! Accesses are recorded by 16-byte granule with a mask of its bytes ([`access::granules`]).
+//! Shared memory is recorded by granules of 16 bytes, global memory by lines of 128, both with a
+//! mask of their bytes.
 
 pub mod access;
 mod clock;
 mod findings;
 mod global;
+mod global_line;
 mod global_order;
 mod granule;
 mod shared;

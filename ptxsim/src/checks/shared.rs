@@ -5,7 +5,7 @@ use super::access::{
     granules, range_granules,
 };
 use super::clock::Knowledge;
-use super::granule::{Clash, Context, CopyWait, Granule};
+use super::granule::{Checked, Clash, Context, CopyWait, Granule};
 use crate::memory::SHARED_RANK_SHIFT;
 use std::collections::HashMap;
 
@@ -173,13 +173,15 @@ impl SharedRaces {
         let index = self.warp_index(access.issuer);
         let warp = &self.warps[index];
         let plain = access.agent == access.issuer;
+        let own = warp.knowledge.seen.get(access.issuer);
+        let floor = warp
+            .floors
+            .get(usize::from(access.issuer.group()))
+            .copied()
+            .unwrap_or(0);
         let context = Context {
             agent: access.agent,
-            clock: if plain {
-                warp.knowledge.seen.get(access.agent)
-            } else {
-                time
-            },
+            clock: if plain { own } else { time },
             kind: access.kind,
             proxy: access.proxy,
             site: access.site,
@@ -188,12 +190,15 @@ impl SharedRaces {
             plain,
             sync: warp.sync,
             copies: &warp.copies,
+            settled_group: access.issuer.group(),
+            settled: if plain { floor.min(own - 1) } else { floor },
         };
         Recorder {
             granules: &mut self.granules,
             of_block: self.granules_of_block,
             collective: access.collective,
             context,
+            checked: Checked::NONE,
             first: None,
         }
     }
@@ -381,11 +386,12 @@ struct Recorder<'a> {
     of_block: usize,
     context: Context<'a>,
     collective: bool,
+    checked: Checked,
     first: Option<(Piece, Clash)>,
 }
 
 impl Recorder<'_> {
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, mut piece: Piece) {
         const SHIFT: u32 = SHARED_RANK_SHIFT - GRANULE.trailing_zeros();
         let offset = (piece.granule & ((1 << SHIFT) - 1)) as usize;
@@ -397,7 +403,7 @@ impl Recorder<'_> {
         if self.collective {
             piece.lanes = [SEVERAL; 4];
         }
-        let clash = self.granules[index].meet(&self.context, &piece);
+        let clash = self.granules[index].meet(&self.context, &piece, &mut self.checked);
         if let Some(clash) = clash
             && self.first.is_none()
         {

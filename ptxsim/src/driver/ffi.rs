@@ -136,15 +136,20 @@ impl<T: Copy> In<T> {
         Ok(unsafe { self.0.read_unaligned() })
     }
 
-    /// `count` values; `INVALID_VALUE` if the pointer is null and `count` is not 0.
+    /// `count` values; `INVALID_VALUE` if they are not all mapped.
     pub fn get_many(self, count: usize) -> Result<Vec<T>> {
-        if self.0.is_null() && count > 0 {
-            return Err(Status::INVALID_VALUE);
+        if count == 0 {
+            return Ok(Vec::new());
         }
-        // SAFETY: by the caller's promise `count` values lie there.
-        Ok((0..count)
-            .map(|index| unsafe { self.0.add(index).read_unaligned() })
-            .collect())
+        let bytes = count
+            .checked_mul(size_of::<T>())
+            .ok_or(Status::INVALID_VALUE)?;
+        require_mapped(self.0 as usize, bytes)?;
+        let values = (0..count).map(|index| {
+            // SAFETY: by the caller's promise `count` values lie there.
+            unsafe { self.0.add(index).read_unaligned() }
+        });
+        Ok(values.collect())
     }
 }
 
@@ -193,7 +198,7 @@ impl HostPointer {
         if len == 0 {
             return body(&[]);
         }
-        self.check(len)?;
+        require_mapped(self.0 as usize, len)?;
         // SAFETY: by the caller's promise `len` bytes lie there and no one writes them during the
         // call. Memory that a kernel can write is never accessed through this: see `copy.rs`.
         body(unsafe { std::slice::from_raw_parts(self.0.cast(), len) })
@@ -204,7 +209,7 @@ impl HostPointer {
         if len == 0 {
             return body(&mut []);
         }
-        self.check(len)?;
+        require_mapped(self.0 as usize, len)?;
         // SAFETY: as for `read`, and no one else reads them either.
         body(unsafe { std::slice::from_raw_parts_mut(self.0.cast(), len) })
     }
@@ -223,32 +228,28 @@ impl HostPointer {
         if len == 0 {
             return Ok(());
         }
-        self.check(len)?;
-        from.check(len)?;
+        require_mapped(self.0 as usize, len)?;
+        require_mapped(from.0 as usize, len)?;
         // SAFETY: by the caller's promise `len` bytes may be read there and written here.
         unsafe { std::ptr::copy(from.0.cast::<u8>(), self.0.cast::<u8>(), len) }
         Ok(())
     }
+}
 
-    /// `INVALID_VALUE` unless the `len` bytes there are mapped. This costs a system call of less
-    /// than a microsecond, and turns most wild pointers into errors as a real driver does.
-    fn check(self, len: usize) -> Result {
-        const PAGE: usize = 4096;
-        let start = self.0 as usize / PAGE * PAGE;
-        let end = (self.0 as usize)
-            .checked_add(len)
-            .ok_or(Status::INVALID_VALUE)?;
-        if self.0.is_null() || isize::try_from(len).is_err() {
-            return Err(Status::INVALID_VALUE);
-        }
-        // SAFETY: `msync` touches no memory: it fails with ENOMEM where a page is not mapped, and
-        // with MS_ASYNC does nothing else.
-        let unmapped = unsafe { libc::msync(start as *mut c_void, end - start, libc::MS_ASYNC) };
-        if unmapped == 0 {
-            Ok(())
-        } else {
-            Err(Status::INVALID_VALUE)
-        }
+/// `INVALID_VALUE` unless the `len` bytes at `address` are mapped. This costs a system call of less
+/// than a microsecond, and turns most wild pointers into errors, as a real driver does.
+fn require_mapped(address: usize, len: usize) -> Result {
+    const PAGE: usize = 4096;
+    let start = address / PAGE * PAGE;
+    let end = address.checked_add(len).ok_or(Status::INVALID_VALUE)?;
+    if address == 0 || isize::try_from(len).is_err() {
+        return Err(Status::INVALID_VALUE);
+    }
+    // SAFETY: `msync` touches no memory: it fails with ENOMEM where a page is not mapped, and with
+    // MS_ASYNC does nothing else.
+    match unsafe { libc::msync(start as *mut c_void, end - start, libc::MS_ASYNC) } {
+        0 => Ok(()),
+        _ => Err(Status::INVALID_VALUE),
     }
 }
 

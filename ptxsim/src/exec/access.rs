@@ -3,7 +3,7 @@
 use super::step::Reason;
 use super::warp::Warp;
 use crate::memory::{
-    AccessError, LANES, LOCAL_WINDOW, LaneError, PARAM_WINDOW, Row, SHARED_RANK_SHIFT,
+    AccessError, Buffer, LANES, LOCAL_WINDOW, LaneError, PARAM_WINDOW, Row, SHARED_RANK_SHIFT,
     SHARED_WINDOW, Window, window_of,
 };
 use crate::program::operands::{Address, Base, Place};
@@ -116,13 +116,33 @@ impl<'a> Warp<'a> {
             Home::Shared(rank) => self.shared_row_of(rank, base, addresses, mask, size),
             Home::Local => self.local_row(base, addresses, mask, size),
             Home::Param => {
-                let params: &'a crate::memory::Buffer = self.params;
+                let params: &'a Buffer = self.params;
                 let outside =
                     |a: u64| outside("the kernel's parameters", params.len(), a - base, size);
                 Row::in_span(params.span(), base, addresses, mask, size, outside)
             }
         };
         row.map_err(|error| self.access_error(&error))
+    }
+
+    /// Shared memory of the block with this rank in the cluster.
+    ///
+    /// # Errors
+    /// There is no such block, or it has ended.
+    #[inline]
+    pub fn shared_of(&self, rank: usize) -> Result<&'a Buffer, AccessError> {
+        let shared: &'a [Buffer] = self.shared;
+        match shared.get(rank) {
+            Some(buffer) if self.cluster.blocks[rank].live_threads > 0 => Ok(buffer),
+            Some(_) => Err(AccessError {
+                kind: FindingKind::UseAfterFree,
+                message: format!("shared memory of the block of rank {rank}, which has ended"),
+            }),
+            None => Err(AccessError {
+                kind: FindingKind::OutOfBounds,
+                message: format!("the cluster has no block of rank {rank}"),
+            }),
+        }
     }
 
     #[inline]
@@ -134,22 +154,15 @@ impl<'a> Warp<'a> {
         mask: u32,
         size: usize,
     ) -> Result<Row<'a>, LaneError> {
-        let shared: &'a [crate::memory::Buffer] = self.shared;
-        let Some(buffer) = shared.get(rank as usize) else {
+        let buffer = self.shared_of(rank as usize).map_err(|error| {
             let lane = mask.trailing_zeros();
             let address = addresses[lane as usize % LANES];
-            let text =
-                format!("shared address {address:#x}: the cluster has no block of rank {rank}");
-            let error = AccessError {
-                kind: FindingKind::OutOfBounds,
-                message: text,
-            };
-            return Err(LaneError {
+            LaneError {
                 lane,
                 address,
                 error,
-            });
-        };
+            }
+        })?;
         let outside = |a: u64| outside("shared memory", buffer.len(), a - base, size);
         Row::in_span(buffer.span(), base, addresses, mask, size, outside)
     }
@@ -161,7 +174,7 @@ impl<'a> Warp<'a> {
         mask: u32,
         size: usize,
     ) -> Result<Row<'a>, LaneError> {
-        let local: &'a crate::memory::Buffer = self.local;
+        let local: &'a Buffer = self.local;
         let stride = u64::from(self.launch.local_stride);
         let mut offsets = [0; LANES];
         for (lane, offset) in offsets.iter_mut().enumerate() {

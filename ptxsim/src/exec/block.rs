@@ -1,6 +1,8 @@
 //! What the warps of a block, and of a cluster, share.
 
+use super::async_state::ClusterAsync;
 use super::barrier::{BARRIERS, NamedBarrier};
+use super::warpgroup::BlockPart;
 use crate::checks::SharedRaces;
 
 /// A resident block. Families that keep state for each block have a field here.
@@ -16,6 +18,8 @@ pub struct Block {
     pub live_threads: u32,
     /// Threads at the start.
     pub threads: u32,
+    /// Its warpgroups.
+    pub warpgroups: BlockPart,
 }
 
 /// The blocks that see each other's shared memory; a single one outside of clusters. Families that
@@ -28,6 +32,8 @@ pub struct Cluster {
     pub index: [u32; 3],
     /// Detects races in its shared memory, where that is checked.
     pub races: Option<SharedRaces>,
+    /// Its mbarriers and its own barrier.
+    pub asynchronous: ClusterAsync,
 }
 
 impl Block {
@@ -39,6 +45,7 @@ impl Block {
             barriers: [NamedBarrier::default(); BARRIERS],
             live_threads: threads,
             threads,
+            warpgroups: BlockPart::default(),
         }
     }
 }

@@ -232,7 +232,7 @@ struct Setp<T: Ordered> {
 
 impl<T: Ordered> LaneLoop for Setp<T> {
     #[inline(always)]
-    fn run(&self, registers: &mut Registers, mask: u32) {
+    fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
         let bits = holds::<T>(self.test, registers.read(self.a), registers.read(self.b));
         let with = registers.predicates.read(self.with);
         let defined = registers.defined(self.a)
@@ -368,7 +368,7 @@ struct Select<W> {
 
 impl<W: Word> LaneLoop for Select<W> {
     #[inline(always)]
-    fn run(&self, registers: &mut Registers, mask: u32) {
+    fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
         let by = registers.predicates.read(self.by);
         let (a, b) = (registers.read(self.a), registers.read(self.b));
         let out: Row<W> = std::array::from_fn(|lane| {

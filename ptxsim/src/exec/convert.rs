@@ -1,16 +1,18 @@
 //! `cvt`: conversions between all integer and floating-point types.
 
 use super::half::{Bf16, F16, Half, Pair};
-use super::number::{Number, with_number};
-use super::rounding::{Format, Rounding, flush, round_tf32};
-use super::value::Value;
+use super::lanes;
+use super::rounding::{
+    Format, Rounding, add_to_odd, bf16_value, direct, f16_value, flush, round_tf32,
+};
 use crate::program::decoder::{Decoder, Unsupported};
 use crate::program::modifiers::Modifiers;
+use crate::program::operands::{AnyDest, AnySource};
 use crate::program::{Decode, Execute};
 use crate::ptx::ast::{Instruction, Type};
 
 /// Opcodes of this family.
-pub const OPCODES: &[(&str, Decode)] = &[("cvt", cvt)];
+pub const OPCODES: &[(&str, Decode)] = &[("cvt", cvt), ("cvt.pack", pack_integers)];
 
 /// Types that `cvt` alone knows.
 #[derive(Clone, Copy, PartialEq)]
@@ -67,7 +69,17 @@ fn cvt(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
         (Kind::E5m2x2, _) => pack8(d, i, from, Format::E5M2, finish),
         (Kind::Plain(Type::F16x2), _) => pack16::<F16>(d, i, rounding, finish),
         (Kind::Plain(Type::BF16x2), _) => pack16::<Bf16>(d, i, rounding, finish),
-        (Kind::Plain(to), Kind::Plain(from)) => plain(d, i, to, from, rounding, to_integer, finish),
+        (Kind::Plain(to), Kind::Plain(from)) => plain(
+            d,
+            i,
+            How {
+                to,
+                from,
+                rounding,
+                to_integer,
+                finish,
+            },
+        ),
         _ => Err(Unsupported::new("pair of types")),
     }
 }
@@ -99,194 +111,240 @@ impl Finish {
 /// Rounding and the rest of a conversion's modifiers.
 #[derive(Clone, Copy)]
 struct How {
-    rounding: Option<Rounding>,
-    to_integer: Option<Rounding>,
-    finish: Finish,
-}
-
-fn plain(
-    d: &Decoder<'_>,
-    i: &Instruction,
     to: Type,
     from: Type,
     rounding: Option<Rounding>,
     to_integer: Option<Rounding>,
     finish: Finish,
-) -> Result<Execute, Unsupported> {
-    let how = How {
-        rounding,
-        to_integer,
-        finish,
+}
+
+/// A conversion between two scalar types.
+///
+/// Types are values here, not type parameters: of the 144 pairs only those of inner loops are worth
+/// code of their own.
+fn plain(d: &Decoder<'_>, i: &Instruction, how: How) -> Result<Execute, Unsupported> {
+    if let Some(common) = common(d, i, how)? {
+        return Ok(common);
+    }
+    let rounding = || {
+        how.rounding
+            .ok_or_else(|| Unsupported::new("cvt without rounding"))
     };
-    with_number!(from, A => plain_from::<A>(d, i, to, how))
-}
-
-fn plain_from<A: Number>(
-    d: &Decoder<'_>,
-    i: &Instruction,
-    to: Type,
-    how: How,
-) -> Result<Execute, Unsupported> {
-    with_number!(to, R => plain_of::<A, R>(d, i, how))
-}
-
-fn plain_of<A: Number, R: Number>(
-    d: &Decoder<'_>,
-    i: &Instruction,
-    how: How,
-) -> Result<Execute, Unsupported> {
-    match (A::RANGE, R::RANGE) {
-        (Some(_), Some(_)) if how.finish.sat => convert(d, i, |a: A| saturated::<R>(a.integer())),
-        (Some(_), Some(_)) => convert(d, i, |a: A| R::wrap(a.integer())),
-        (None, Some(_)) => {
-            let rounding = how
+    match (is_float(how.from), is_float(how.to)) {
+        (false, false) if how.finish.sat => through(d, i, how, move |bits| {
+            saturated(integer(bits, how.from), how.to)
+        }),
+        (false, false) => through(d, i, how, move |bits| integer(bits, how.from) as u64),
+        (true, false) => {
+            let whole = how
                 .to_integer
                 .ok_or_else(|| Unsupported::new("cvt without rounding"))?;
-            convert(d, i, move |a: A| {
-                to_integer::<A, R>(a, rounding, how.finish.ftz)
+            through(d, i, how, move |bits| {
+                to_integer(real(bits, how.from), whole, how)
             })
         }
-        (Some(_), None) => {
-            let rounding = how
-                .rounding
-                .ok_or_else(|| Unsupported::new("cvt without rounding"))?;
-            convert(d, i, move |a: A| {
-                R::from_real(from_integer::<R>(a.integer(), rounding))
+        (false, true) => {
+            let rounding = rounding()?;
+            through(d, i, how, move |bits| {
+                from_integer(integer(bits, how.from), rounding, how.to)
             })
         }
-        (None, None) => real_to_real::<A, R>(d, i, how),
+        (true, true) => {
+            // Widening needs no rounding.
+            let rounding = how.rounding.unwrap_or(Rounding::Nearest);
+            through(d, i, how, move |bits| {
+                real_to_real(real(bits, how.from), rounding, how)
+            })
+        }
     }
 }
 
-/// A result that fills its register: 8- and 16-bit integers are extended with their sign, since the
-/// register may be wider than the type.
-struct Extended<R>(R);
-
-impl<R: Number> Value for Extended<R> {
-    type Word = R::Word;
-    #[inline(always)]
-    fn from_word(word: R::Word) -> Self {
-        Extended(R::from_word(word))
+/// Conversions of inner loops, whose loops over lanes vectorise.
+fn common(d: &Decoder<'_>, i: &Instruction, how: How) -> Result<Option<Execute>, Unsupported> {
+    let f = how.finish;
+    if f.ftz || f.sat || f.relu || f.satfinite || how.to_integer.is_some() {
+        return Ok(None);
     }
-    #[inline(always)]
-    fn to_word(self) -> R::Word {
-        self.0.extended()
-    }
+    let nearest = how.rounding == Some(Rounding::Nearest);
+    Ok(Some(match (how.to, how.from) {
+        (Type::F32, Type::F16) => d.map1(i, |a: F16| a.value())?,
+        (Type::F32, Type::BF16) => d.map1(i, |a: Bf16| a.value())?,
+        (Type::F16, Type::F32) if nearest => d.map1(i, F16::nearest)?,
+        (Type::BF16, Type::F32) if nearest => d.map1(i, Bf16::nearest)?,
+        (Type::F32, Type::S32) if nearest => d.map1(i, |a: i32| a as f32)?,
+        (Type::F32, Type::U32) if nearest => d.map1(i, |a: u32| a as f32)?,
+        _ => return Ok(None),
+    }))
 }
 
-impl<R: Copy> Copy for Extended<R> {}
-impl<R: Copy> Clone for Extended<R> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-fn convert<A: Number, R: Number>(
+/// Applies `f` to the bits of a register; its result fills the destination register, which may be
+/// wider than the type.
+fn through(
     d: &Decoder<'_>,
     i: &Instruction,
-    f: impl Fn(A) -> R + Send + Sync + 'static,
+    how: How,
+    f: impl Fn(u64) -> u64 + Copy + Send + Sync + 'static,
 ) -> Result<Execute, Unsupported> {
-    d.map1(i, move |a: A| Extended(f(a)))
+    let source = d.any_source(d.operand(i, 1)?, how.from)?;
+    let dest = d.any_dest(d.operand(i, 0)?)?;
+    Ok(match (dest, source) {
+        (AnyDest::Word(dest, bits), AnySource::Word(a)) => {
+            lanes::map1(dest, a, move |a: u32| kept(f(a.into()), bits))
+        }
+        (AnyDest::Word(dest, bits), AnySource::Long(a)) => {
+            lanes::map1(dest, a, move |a: u64| kept(f(a), bits))
+        }
+        (AnyDest::Long(dest), AnySource::Word(a)) => {
+            lanes::map1(dest, a, move |a: u32| f(a.into()))
+        }
+        (AnyDest::Long(dest), AnySource::Long(a)) => lanes::map1(dest, a, f),
+        (AnyDest::Discard, _) => return Err(Unsupported::new("cvt to nothing")),
+    })
 }
 
+/// The low `bits` bits, 8 to 32.
 #[inline(always)]
-fn saturated<R: Number>(value: i128) -> R {
-    let (low, high) = R::RANGE.unwrap_or((i128::MIN, i128::MAX));
-    R::wrap(value.clamp(low, high))
+fn kept(value: u64, bits: u32) -> u32 {
+    value as u32 & (u32::MAX >> (32 - bits))
+}
+
+fn is_float(ty: Type) -> bool {
+    matches!(ty, Type::F16 | Type::BF16 | Type::F32 | Type::F64)
+}
+
+fn is_signed(ty: Type) -> bool {
+    matches!(ty, Type::S8 | Type::S16 | Type::S32 | Type::S64)
+}
+
+/// The integer of a type in the low bits of a register.
+#[inline(always)]
+fn integer(bits: u64, ty: Type) -> i128 {
+    let unused = 64 - 8 * ty.size();
+    match is_signed(ty) {
+        true => i128::from((bits << unused) as i64 >> unused),
+        false => i128::from(bits << unused >> unused),
+    }
+}
+
+/// The floating-point number of a type in the low bits of a register.
+#[inline(always)]
+fn real(bits: u64, ty: Type) -> f64 {
+    match ty {
+        Type::F16 => f64::from(f16_value(bits as u16)),
+        Type::BF16 => f64::from(bf16_value(bits as u16)),
+        Type::F32 => f64::from(f32::from_bits(bits as u32)),
+        _ => f64::from_bits(bits),
+    }
+}
+
+/// The bits of a value that is exact or rounded to odd, rounded to a type.
+#[inline(always)]
+fn encode(value: f64, ty: Type, rounding: Rounding, saturate: bool) -> u64 {
+    let format = match ty {
+        Type::F16 => Format::F16,
+        Type::BF16 => Format::BF16,
+        Type::F32 => Format::F32,
+        _ => return value.to_bits(),
+    };
+    u64::from(format.round(value, rounding, saturate))
+}
+
+/// Clamped to the range of an integer type.
+#[inline(always)]
+fn saturated(value: i128, ty: Type) -> u64 {
+    let bits = 8 * ty.size();
+    let (low, high) = match is_signed(ty) {
+        true => (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1),
+        false => (0, (1i128 << bits) - 1),
+    };
+    value.clamp(low, high) as u64
 }
 
 /// Clamps to the range. A NaN is 0, but the smallest integer where one of the types has 64 bits
 /// (PTX ISA, cvt).
 #[inline(always)]
-fn to_integer<A: Number, R: Number>(a: A, rounding: Rounding, ftz: bool) -> R {
-    let value = a.real();
+fn to_integer(value: f64, rounding: Rounding, how: How) -> u64 {
     if value.is_nan() {
-        let wide = A::BITS == 64 || R::BITS == 64;
-        return R::wrap(if wide { 1 << (R::BITS - 1) } else { 0 });
-    }
-    let value = if ftz && A::BITS == 32 {
-        f64::from(flush(value as f32))
-    } else {
-        value
-    };
-    saturated(rounding.to_integer(value) as i128)
-}
-
-/// An integer of up to 64 bits, rounded to the format of `R`.
-#[inline(always)]
-fn from_integer<R: Number>(value: i128, rounding: Rounding) -> f64 {
-    // Up to 53 bits are exact in f64; longer ones keep 55 bits and whether any was lost.
-    let nearest = value as f64;
-    match R::FORMAT {
-        Some(format) => {
-            let lost = value - nearest as i128;
-            let odd = super::rounding::add_to_odd(nearest, lost as f64);
-            format.value(format.round(odd, rounding, false))
-        }
-        None => directed(value, nearest, rounding),
-    }
-}
-
-/// The f64 next to an integer in the direction of `rounding`; `nearest` is the nearest one.
-#[inline(always)]
-fn directed(value: i128, nearest: f64, rounding: Rounding) -> f64 {
-    let error = nearest as i128 - value;
-    let step_down = match rounding {
-        Rounding::Zero => error > 0 && value > 0,
-        Rounding::Down => error > 0,
-        _ => false,
-    };
-    let step_up = match rounding {
-        Rounding::Zero => error < 0 && value < 0,
-        Rounding::Up => error < 0,
-        _ => false,
-    };
-    match (step_down, step_up) {
-        (true, _) => nearest.next_down(),
-        (_, true) => nearest.next_up(),
-        _ => nearest,
-    }
-}
-
-fn real_to_real<A: Number, R: Number>(
-    d: &Decoder<'_>,
-    i: &Instruction,
-    how: How,
-) -> Result<Execute, Unsupported> {
-    let finish = how.finish;
-    if let (true, Some(rounding)) = (A::BITS == R::BITS, how.to_integer) {
-        return convert(d, i, move |a: A| {
-            let value = finish.flushed::<A>(a.real());
-            R::from_real(finish.clamp(rounding.to_integer(value)))
-        });
-    }
-    let plain = !(finish.ftz || finish.sat || finish.relu || finish.satfinite);
-    let nearest = matches!(how.rounding, None | Some(Rounding::Nearest));
-    // from_real goes through f32: right for f32 sources and all widenings.
-    if plain && nearest && A::BITS <= 32 {
-        return convert(d, i, |a: A| R::from_real(a.real()));
-    }
-    let rounding = how.rounding.unwrap_or(Rounding::Nearest);
-    convert(d, i, move |a: A| {
-        let value = finish.clamp(finish.flushed::<A>(a.real()));
-        let rounded = match R::FORMAT {
-            Some(format) => format.value(format.round(value, rounding, finish.satfinite)),
-            None => value,
+        let wide = how.from.size() == 8 || how.to.size() == 8;
+        return if wide {
+            1 << (8 * how.to.size() - 1)
+        } else {
+            0
         };
-        R::from_real(finish.flushed::<R>(rounded))
-    })
+    }
+    let value = how.finish.flushed(value, how.from);
+    saturated(rounding.to_integer(value) as i128, how.to)
+}
+
+/// An integer of up to 64 bits, rounded to a floating-point type.
+#[inline(always)]
+fn from_integer(value: i128, rounding: Rounding, to: Type) -> u64 {
+    // Exact up to 53 bits; above, what rounding to f64 lost decides ties.
+    let nearest = value as f64;
+    let lost = (value - nearest as i128) as f64;
+    if to == Type::F64 {
+        return direct(nearest, lost, rounding).to_bits();
+    }
+    encode(add_to_odd(nearest, lost), to, rounding, false)
+}
+
+#[inline(always)]
+fn real_to_real(value: f64, rounding: Rounding, how: How) -> u64 {
+    let value = how.finish.flushed(value, how.from);
+    let value = match how.to_integer {
+        Some(whole) => whole.to_integer(value),
+        None => value,
+    };
+    let bits = encode(
+        how.finish.clamp(value),
+        how.to,
+        rounding,
+        how.finish.satfinite,
+    );
+    match how.finish.ftz && how.to == Type::F32 {
+        true => u64::from(flush(f32::from_bits(bits as u32)).to_bits()),
+        false => bits,
+    }
 }
 
 impl Finish {
     /// `.ftz` concerns f32 alone.
     #[inline(always)]
-    fn flushed<T: Number>(self, value: f64) -> f64 {
-        if self.ftz && T::BITS == 32 {
+    fn flushed(self, value: f64, ty: Type) -> f64 {
+        if self.ftz && ty == Type::F32 {
             f64::from(flush(value as f32))
         } else {
             value
         }
     }
+}
+
+/// `cvt.pack.sat`: two s32, clamped, the second in the low part; of 8-bit parts below the low half
+/// of a third operand.
+fn pack_integers(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
+    let m = d.modifiers(i);
+    let ranges = [
+        ("u16", (0, 0xffff)),
+        ("s16", (-0x8000, 0x7fff)),
+        ("u8", (0, 0xff)),
+        ("s8", (-0x80, 0x7f)),
+    ];
+    let range = m.take("sat").then(|| m.choose(&ranges)).flatten();
+    let (low, high) = range.ok_or_else(|| Unsupported::new("type of cvt.pack"))?;
+    let from = m.ty()?;
+    let bytes = high - low == 0xff;
+    if from != Type::S32 || (bytes && m.ty()? != Type::B32) {
+        return Err(Unsupported::new("type of cvt.pack"));
+    }
+    m.finish()?;
+    if bytes {
+        let part = move |value: i32| value.clamp(low, high) as u32 & 0xff;
+        return d.map3(i, move |a: i32, b: i32, c: u32| {
+            c << 16 | part(a) << 8 | part(b)
+        });
+    }
+    let part = move |value: i32| value.clamp(low, high) as u32 & 0xffff;
+    d.map2(i, move |a: i32, b: i32| part(a) << 16 | part(b))
 }
 
 /// Two f32, the second operand in the low half.

@@ -72,7 +72,17 @@ fn copies(parts: Vec<Copy128>) -> Execute {
 }
 
 fn mov_predicate(d: &Decoder<'_>, to: &Operand, from: &Operand) -> Result<Execute, Unsupported> {
-    let (from, to) = (d.predicate(from)?, d.predicate_dest(to)?);
+    let to = d.predicate_dest(to)?;
+    if let Operand::Special(name) = from {
+        let read = special::find(name)?;
+        return Ok(Box::new(move |warp, mask| {
+            let bits = (0..LANES).fold(0, |m, lane| m | u32::from(read(warp, lane) != 0) << lane);
+            to.into_iter()
+                .for_each(|to| warp.registers.predicates.write(to, mask, u32::MAX, bits));
+            Step::Next
+        }));
+    }
+    let from = d.predicate(from)?;
     Ok(Box::new(move |warp, mask| {
         let predicates = &mut warp.registers.predicates;
         let (bits, defined) = (predicates.read(from), predicates.defined(from));
@@ -167,7 +177,7 @@ struct UnpackWord {
 
 impl LaneLoop for UnpackWord {
     #[inline(always)]
-    fn run(&self, registers: &mut Registers, mask: u32) {
+    fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
         let (row, defined) = (*registers.read(self.source), registers.defined(self.source));
         let keep = u32::MAX >> (32 - self.bits);
         for (part, dest) in self.dests.iter().enumerate() {
@@ -187,7 +197,7 @@ struct UnpackLong {
 
 impl LaneLoop for UnpackLong {
     #[inline(always)]
-    fn run(&self, registers: &mut Registers, mask: u32) {
+    fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
         let (row, defined) = (*registers.read(self.source), registers.defined(self.source));
         let keep = u32::MAX >> (32 - self.bits);
         for (part, dest) in self.dests.iter().enumerate() {
@@ -251,7 +261,7 @@ struct PackWord {
 
 impl LaneLoop for PackWord {
     #[inline(always)]
-    fn run(&self, registers: &mut Registers, mask: u32) {
+    fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
         let (mut out, mut defined) = ([0; LANES], u32::MAX);
         let keep = u32::MAX >> (32 - self.bits);
         for (part, &source) in self.sources.iter().enumerate() {
@@ -272,7 +282,7 @@ struct PackLong {
 
 impl LaneLoop for PackLong {
     #[inline(always)]
-    fn run(&self, registers: &mut Registers, mask: u32) {
+    fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
         let (mut out, mut defined) = ([0; LANES], u32::MAX);
         let keep = u32::MAX >> (32 - self.bits);
         for (part, &source) in self.sources.iter().enumerate() {

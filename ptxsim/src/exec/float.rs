@@ -1,6 +1,7 @@
 //! Arithmetic on f32 and f64: rounded once in any direction, or approximate.
 
 use super::approximate;
+use super::directed;
 use super::rounding::{Format, Rounding, add_to_odd, flush};
 use super::value::Value;
 use crate::program::decoder::{Decoder, Unsupported};
@@ -133,36 +134,16 @@ fn narrow(value: f64, rounding: Rounding) -> f32 {
     f32::from_bits(Format::F32.round(value, rounding, false))
 }
 
-/// Moves the f64 nearest to a result in the direction of `rounding`; `error` has the sign of the
-/// exact result minus `nearest`.
+/// `a + b` of f64 that are exact, rounded to f32. An exact zero of opposite terms is -0 when
+/// rounding down.
 #[inline(always)]
-fn direct(nearest: f64, error: f64, rounding: Rounding) -> f64 {
-    if !nearest.is_finite() || error == 0.0 || error.is_nan() {
-        return nearest;
+fn narrow_sum(a: f64, b: f64, rounding: Rounding) -> f32 {
+    let cancels = a.is_finite() && a == -b && a.is_sign_negative() != b.is_sign_negative();
+    if cancels && rounding == Rounding::Down {
+        -0.0
+    } else {
+        narrow(add_to_odd(a, b), rounding)
     }
-    let toward_zero = (error < 0.0) == (nearest > 0.0);
-    match rounding {
-        Rounding::Zero if toward_zero && nearest > 0.0 => nearest.next_down(),
-        Rounding::Zero if toward_zero && nearest < 0.0 => nearest.next_up(),
-        Rounding::Down if error < 0.0 => nearest.next_down(),
-        Rounding::Up if error > 0.0 => nearest.next_up(),
-        _ => nearest,
-    }
-}
-
-/// Sign of `a * b + c - sum` (Boldo and Muller, "Exact and approximated error of the FMA", 2011).
-#[inline(always)]
-fn fma_error(a: f64, b: f64, c: f64, sum: f64) -> f64 {
-    let two_sum = |x: f64, y: f64| {
-        let s = x + y;
-        let part = s - x;
-        (s, (x - (s - part)) + (y - part))
-    };
-    let product = a * b;
-    let low = a.mul_add(b, -product);
-    let (first, rest) = two_sum(c, low);
-    let (second, more) = two_sum(product, first);
-    ((second - sum) + more) + rest
 }
 
 real!(
@@ -170,11 +151,11 @@ real!(
     f32::from_bits(0x7fff_ffff),
     |a: f32, b: f32, c: f32, r| match r {
         Rounding::Nearest => a.mul_add(b, c),
-        _ => narrow(add_to_odd(a.wide() * b.wide(), c.wide()), r),
+        _ => narrow_sum(a.wide() * b.wide(), c.wide(), r),
     },
     |a: f32, b: f32, r| match r {
         Rounding::Nearest => a + b,
-        _ => narrow(add_to_odd(a.wide(), b.wide()), r),
+        _ => narrow_sum(a.wide(), b.wide(), r),
     },
     |a: f32, b: f32, r| match r {
         Rounding::Nearest => a * b,
@@ -194,31 +175,25 @@ real!(
 real!(
     f64,
     f64::from_bits(0xfff8_0000_0000_0000),
-    |a: f64, b: f64, c: f64, r| {
-        let sum = a.mul_add(b, c);
-        if r == Rounding::Nearest {
-            sum
-        } else {
-            direct(sum, fma_error(a, b, c, sum), r)
-        }
+    |a: f64, b: f64, c: f64, r| match r {
+        Rounding::Nearest => a.mul_add(b, c),
+        _ => directed::fma(a, b, c, r),
     },
-    |a: f64, b: f64, r| {
-        let sum = a + b;
-        let part = sum - a;
-        direct(sum, (a - (sum - part)) + (b - part), r)
+    |a: f64, b: f64, r| match r {
+        Rounding::Nearest => a + b,
+        _ => directed::add(a, b, r),
     },
-    |a: f64, b: f64, r| {
-        let product = a * b;
-        direct(product, a.mul_add(b, -product), r)
+    |a: f64, b: f64, r| match r {
+        Rounding::Nearest => a * b,
+        _ => directed::mul(a, b, r),
     },
-    |a: f64, b: f64, r| {
-        let quotient = a / b;
-        let rest = (-quotient).mul_add(b, a);
-        direct(quotient, if b < 0.0 { -rest } else { rest }, r)
+    |a: f64, b: f64, r| match r {
+        Rounding::Nearest => a / b,
+        _ => directed::div(a, b, r),
     },
-    |a: f64, r| {
-        let root = a.sqrt();
-        direct(root, (-root).mul_add(root, a), r)
+    |a: f64, r| match r {
+        Rounding::Nearest => a.sqrt(),
+        _ => directed::sqrt(a, r),
     },
     |v: f64| v
 );
@@ -417,7 +392,7 @@ fn testp(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
         ("infinite", |v, _| v.is_infinite()),
         ("number", |v, _| !v.is_nan()),
         ("notanumber", |v, _| v.is_nan()),
-        ("normal", |v, normal| v.is_finite() && v != 0.0 && normal),
+        ("normal", |v, normal| v.is_finite() && (normal || v == 0.0)),
         ("subnormal", |v, normal| {
             v != 0.0 && v.is_finite() && !normal
         }),

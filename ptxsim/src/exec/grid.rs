@@ -4,6 +4,7 @@
 //! same every time. A cooperative grid is resident as a whole. When the resident clusters only
 //! jump in circles, as blocks do that wait for one that has not started, another one is admitted.
 
+use super::async_state::ClusterAsync;
 use super::block::{Block, Cluster};
 use super::launch::Launch;
 use super::registers::Registers;
@@ -20,6 +21,8 @@ const IDLE_ROUNDS: u32 = 16;
 /// Rounds without an effect, with nothing left to admit, after which a launch counts as hung: some
 /// 10 million jumps back of every warp.
 const HUNG_ROUNDS: u32 = 40_000;
+/// Times in a row, without an effect between, that suspended waits end before their phase does.
+const MAX_TIMEOUTS: u32 = 16;
 /// Clusters that wait for each other at the same time.
 const MAX_RESIDENT: usize = 1024;
 
@@ -73,6 +76,7 @@ impl Grid<'_> {
         let mut residents: Vec<Resident> = Vec::new();
         let mut spare: Vec<Resident> = Vec::new();
         let mut idle = 0;
+        let mut timeouts = 0;
         loop {
             let wanted = if launch.config.cooperative {
                 usize::MAX
@@ -98,11 +102,14 @@ impl Grid<'_> {
             } else {
                 0
             };
+            if idle == 0 {
+                timeouts = 0;
+            }
             if residents.is_empty() {
                 continue;
             }
             if !round.running && !round.progress {
-                self.force_or_deadlock(launch, &mut residents)?;
+                self.force_or_deadlock(launch, &mut residents, &mut timeouts)?;
             } else if idle >= IDLE_ROUNDS
                 && residents.len() < MAX_RESIDENT
                 && self.admit(launch, clusters, &mut pending, &mut residents, &mut spare)?
@@ -183,16 +190,27 @@ impl Grid<'_> {
         (warp, &mut slot.lanes)
     }
 
-    /// Nothing can go on: lanes that wait for others of their warp go on without them, or else it
-    /// is a deadlock.
+    /// Nothing can go on: lanes that wait for others of their warp go on without them, or suspended
+    /// waits time out, or else it is a deadlock.
     fn force_or_deadlock(
         &self,
         launch: &mut Launch,
         residents: &mut [Resident],
+        timeouts: &mut u32,
     ) -> Result<(), LaunchError> {
         let mut warps = residents.iter_mut().flat_map(|r| &mut r.warps);
         if warps.any(|warp| !warp.done && warp.lanes.force()) {
             return Ok(());
+        }
+        if *timeouts < MAX_TIMEOUTS {
+            *timeouts += 1;
+            let mut any = false;
+            for warp in residents.iter_mut().flat_map(|r| &mut r.warps) {
+                any |= !warp.done && warp.lanes.time_out();
+            }
+            if any {
+                return Ok(());
+            }
         }
         Err(self.deadlock(launch, residents, "waits for"))
     }
@@ -274,6 +292,7 @@ impl Resident {
                 blocks: Vec::new(),
                 index,
                 races: None,
+                asynchronous: ClusterAsync::default(),
             },
             shared: Vec::new(),
             warps: Vec::new(),
@@ -337,6 +356,7 @@ impl Resident {
             blocks: (0..self.shared.len()).map(block).collect(),
             index,
             races,
+            asynchronous: ClusterAsync::default(),
         };
         for slot in &mut self.warps {
             let first = slot.state.index * LANES as u32;

@@ -1,6 +1,6 @@
 //! Integer arithmetic.
 
-use super::number::{Number, with_integer};
+use super::number::{Integer, with_integer};
 use super::registers::{Dest, Source};
 use super::step::Step;
 use crate::program::decoder::{Decoder, Unsupported};
@@ -40,7 +40,7 @@ fn exact2(
     ty: Type,
     f: impl Fn(i128, i128) -> i128 + Copy + Send + Sync + 'static,
 ) -> Result<Execute, Unsupported> {
-    with_integer!(ty, N => d.map2(i, move |a: N, b: N| N::wrap(f(a.integer(), b.integer()))))
+    with_integer!(ty, N => d.map2(i, move |a: N, b: N| N::wrap(f(a.exact(), b.exact()))))
 }
 
 /// Two 16-bit integers in a word.
@@ -53,9 +53,9 @@ fn pairs2(
     let half = move |word: u32, shift: u32| {
         let bits = (word >> shift) as u16;
         if signed {
-            (bits as i16).integer()
+            (bits as i16).exact()
         } else {
-            bits.integer()
+            bits.exact()
         }
     };
     d.map2(i, move |a: u32, b: u32| {
@@ -104,17 +104,17 @@ fn multiply(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
     match half {
         Half::Wide => wide(d, i, ty, add),
         Half::Low if add => with_integer!(ty, N => d.map3(i, |a: N, b: N, c: N| {
-            N::wrap(a.integer().wrapping_mul(b.integer()).wrapping_add(c.integer()))
+            N::wrap(a.exact().wrapping_mul(b.exact()).wrapping_add(c.exact()))
         })),
         Half::Low => exact2(d, i, ty, i128::wrapping_mul),
         Half::High if saturate => d.map3(i, |a: i32, b: i32, c: i32| {
             ((i64::from(a) * i64::from(b) >> 32) as i32).saturating_add(c)
         }),
         Half::High if add => with_integer!(ty, N => d.map3(i, |a: N, b: N, c: N| {
-            N::wrap((a.integer().wrapping_mul(b.integer()) >> N::BITS) + c.integer())
+            N::wrap((a.exact().wrapping_mul(b.exact()) >> N::BITS) + c.exact())
         })),
         Half::High => with_integer!(ty, N => d.map2(i, |a: N, b: N| {
-            N::wrap(a.integer().wrapping_mul(b.integer()) >> N::BITS)
+            N::wrap(a.exact().wrapping_mul(b.exact()) >> N::BITS)
         })),
     }
 }
@@ -211,9 +211,9 @@ fn sign(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
     let ty = m.ty()?;
     m.finish()?;
     if d.key == "abs" {
-        with_integer!(ty, N => d.map1(i, |a: N| N::wrap(a.integer().abs())))
+        with_integer!(ty, N => d.map1(i, |a: N| N::wrap(a.exact().abs())))
     } else {
-        with_integer!(ty, N => d.map1(i, |a: N| N::wrap(-a.integer())))
+        with_integer!(ty, N => d.map1(i, |a: N| N::wrap(-a.exact())))
     }
 }
 
@@ -223,7 +223,7 @@ fn sad(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
     let ty = m.ty()?;
     m.finish()?;
     with_integer!(ty, N => d.map3(i, |a: N, b: N, c: N| {
-        N::wrap((a.integer() - b.integer()).abs() + c.integer())
+        N::wrap((a.exact() - b.exact()).abs() + c.exact())
     }))
 }
 

@@ -6,15 +6,30 @@
 
 use super::registers::{Dest, Registers, Row, Source};
 use super::step::Step;
-use super::value::Value;
+use super::value::{Value, Word};
+use crate::memory::LANES;
 use crate::program::Execute;
+use std::hint::black_box;
 use std::marker::PhantomData;
 
-/// A loop over lanes. `run` must be `#[inline(always)]`: it is compiled once for plain x86-64 and
-/// once for AVX2 with FMA.
+/// A loop over lanes. `run` must be `#[inline(always)]`: it is compiled twice.
 pub trait LaneLoop: Send + Sync + 'static {
-    /// Executes the instruction in the lanes of `mask`.
-    fn run(&self, registers: &mut Registers, mask: u32);
+    /// Executes the instruction in the lanes of `mask`; `WIDE` where AVX2 and FMA may be used.
+    fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32);
+}
+
+/// A row made lane by lane. Only the wide loop is worth vectorising: the other one is for machines
+/// without AVX2, and is kept small because there are hundreds.
+#[inline(always)]
+pub fn row<const WIDE: bool, W: Word>(f: impl Fn(usize) -> W) -> Row<W> {
+    if WIDE {
+        return std::array::from_fn(f);
+    }
+    let mut row = [W::default(); LANES];
+    for lane in 0..black_box(LANES) {
+        row[lane % LANES] = f(black_box(lane) % LANES);
+    }
+    row
 }
 
 /// Makes an instruction of a loop, compiled for the best instruction set of this machine.
@@ -23,7 +38,7 @@ pub fn instruction<L: LaneLoop>(lane_loop: L) -> Execute {
     {
         #[target_feature(enable = "avx2,fma,f16c")]
         fn run_wide<L: LaneLoop>(lane_loop: &L, registers: &mut Registers, mask: u32) {
-            lane_loop.run(registers, mask);
+            lane_loop.run::<true>(registers, mask);
         }
         let wide = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
@@ -37,7 +52,7 @@ pub fn instruction<L: LaneLoop>(lane_loop: L) -> Execute {
         }
     }
     Box::new(move |warp, mask| {
-        lane_loop.run(warp.registers, mask);
+        lane_loop.run::<false>(warp.registers, mask);
         Step::Next
     })
 }
@@ -56,11 +71,10 @@ macro_rules! map {
             F: Fn($($ty),*) -> R + Send + Sync + 'static,
         {
             #[inline(always)]
-            fn run(&self, registers: &mut Registers, mask: u32) {
+            fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
                 let defined = u32::MAX $(& registers.defined(self.$arg))*;
                 $(let $arg = registers.read(self.$arg);)*
-                let out: Row<R::Word> =
-                    std::array::from_fn(|i| (self.f)($($ty::from_word($arg[i])),*).to_word());
+                let out = row::<WIDE, R::Word>(|i| (self.f)($($ty::from_word($arg[i])),*).to_word());
                 registers.write(self.dest, mask, defined, &out);
             }
         }

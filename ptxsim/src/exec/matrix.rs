@@ -7,7 +7,8 @@ use super::access::{Home, Space};
 use super::mma::{check_operands, dests, sources};
 use super::step::Step;
 use super::warp::Warp;
-use crate::memory::{LANES, Row};
+use crate::checks;
+use crate::memory::{LANES, Row, SHARED_RANK_SHIFT};
 use crate::program::decoder::{Decoder, Unsupported};
 use crate::program::modifiers::Modifiers;
 use crate::program::operands::Address;
@@ -161,11 +162,55 @@ fn matrix_rows<'a>(
     let addresses = warp.addresses(address, lanes);
     let (home, same, base) = warp.home(space, &addresses, lanes);
     if !matches!(home, Home::Shared(_)) || same != lanes {
-        let lane = if same == lanes { 0 } else { (lanes & !same).trailing_zeros() };
+        let lane = if same == lanes {
+            0
+        } else {
+            (lanes & !same).trailing_zeros()
+        };
         let at = addresses[lane as usize];
         let message = format!("the matrix row at {at:#x} is not in shared memory");
         warp.find(FindingKind::OutOfBounds, message, lane, Some(at));
         return Err(LaunchError::IllegalAddress);
     }
-    warp.row(home, base, &addresses, lanes, ROW_BYTES)
+    let rows = warp.row(home, base, &addresses, lanes, ROW_BYTES)?;
+    observe(
+        warp,
+        access,
+        home,
+        addresses.map(|address| address.wrapping_sub(base)),
+        count,
+    );
+    Ok(rows)
+}
+
+/// Counts an access to rows at `offsets` in their block and hands it to the checks.
+fn observe(warp: &mut Warp<'_>, access: Access, home: Home, offsets: [u64; LANES], count: usize) {
+    let Home::Shared(rank) = home else { return };
+    let offsets = offsets.map(|offset| offset as u32);
+    let kind = match access {
+        Access::Load => {
+            warp.launch
+                .counters
+                .matrix_loads
+                .record_matrix(&offsets, count);
+            checks::Kind::Read
+        }
+        Access::Store => {
+            warp.launch
+                .counters
+                .matrix_stores
+                .record_matrix(&offsets, count);
+            warp.launch.effects += 1;
+            checks::Kind::Write
+        }
+    };
+    let checked = checks::Access::matrix(warp.agent(), kind, warp.line());
+    let Some(races) = &mut warp.cluster.races else {
+        return;
+    };
+    let in_cluster = offsets.map(|offset| offset.wrapping_add(rank << SHARED_RANK_SHIFT));
+    let lanes = u32::MAX >> (LANES - 8 * count);
+    if let Some(conflict) = races.access(&checked, &in_cluster, lanes, ROW_BYTES) {
+        warp.find_conflict(&conflict, conflict.lane, Some(conflict.address));
+    }
 }

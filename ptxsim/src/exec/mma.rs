@@ -44,7 +44,12 @@ fn mma(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
     }
     let arithmetic = arithmetic(&modifiers, rows, depth, d.arch)?;
     modifiers.finish()?;
-    let product = Product { rows, columns: 8, depth, arithmetic };
+    let product = Product {
+        rows,
+        columns: 8,
+        depth,
+        arithmetic,
+    };
     let dest = dests(d, d.operand(i, 0)?, product.d_registers())?;
     let a = sources(d, d.operand(i, 1)?, product.a_registers())?;
     let b = sources(d, d.operand(i, 2)?, product.b_registers())?;
@@ -117,7 +122,9 @@ fn expect_count(found: usize, expected: usize) -> Result<(), Unsupported> {
     if found == expected {
         return Ok(());
     }
-    Err(Unsupported::new(format!("{found} registers where the shape has {expected}")))
+    Err(Unsupported::new(format!(
+        "{found} registers where the shape has {expected}"
+    )))
 }
 
 /// The types of D, A, B and C, after the shape.
@@ -133,7 +140,9 @@ fn arithmetic(
         let types = types.join(".");
         Unsupported::new(format!("types .{types} with the shape m{rows}n8k{depth}"))
     };
-    let [d, a, b, c] = types[..] else { return Err(unsupported()) };
+    let [d, a, b, c] = types[..] else {
+        return Err(unsupported());
+    };
     let integer = |name| match name {
         "s8" => Some(true),
         "u8" => Some(false),
@@ -141,7 +150,11 @@ fn arithmetic(
     };
     if let (Some(a_signed), Some(b_signed), "s32", "s32") = (integer(a), integer(b), d, c) {
         return match (rows, depth) {
-            (8 | 16, 16) | (16, 32) => Ok(Arithmetic::Integer { a_signed, b_signed, saturate }),
+            (8 | 16, 16) | (16, 32) => Ok(Arithmetic::Integer {
+                a_signed,
+                b_signed,
+                saturate,
+            }),
             _ => Err(unsupported()),
         };
     }
@@ -157,7 +170,13 @@ fn arithmetic(
         _ => return Err(unsupported()),
     };
     let model = Model::mma(arch, format, accumulator).filter(|_| !saturate);
-    model.map(|model| Arithmetic::Float { a: format, b: format, model }).ok_or_else(unsupported)
+    model
+        .map(|model| Arithmetic::Float {
+            a: format,
+            b: format,
+            model,
+        })
+        .ok_or_else(unsupported)
 }
 
 /// `m8n8k4` in f64: four chained fused multiply-adds in rising k.
@@ -169,7 +188,10 @@ fn f64_product(
     modifiers.take("rn");
     let types: Vec<&str> = std::iter::from_fn(|| modifiers.next()).collect();
     if types != ["f64"; 4] {
-        return Err(Unsupported::new(format!("types .{} with the shape m8n8k4", types.join("."))));
+        return Err(Unsupported::new(format!(
+            "types .{} with the shape m8n8k4",
+            types.join(".")
+        )));
     }
     let elements = |index| d.operand(i, index).map(|operand| d.elements(operand));
     let ([d0, d1], [a], [b], [c0, c1]) = (elements(0)?, elements(1)?, elements(2)?, elements(3)?)

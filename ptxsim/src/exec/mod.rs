@@ -11,6 +11,7 @@
 //! registers register files of a warp, 32 lanes wide
 //! lanes     the loops over 32 lanes, compiled for plain x86-64 and for AVX2
 //! step      what an instruction tells the scheduler
+//! async_*   what asynchronous operations share: addresses, groups, what the checks learn
 //! ```
 //!
 //! The other modules are instruction families: each decodes the opcodes of its table into closures
@@ -18,16 +19,24 @@
 
 pub mod access;
 pub mod approximate;
+pub mod async_access;
+pub mod async_copy;
+pub mod async_order;
+pub mod async_state;
 pub mod atomic;
 pub mod barrier;
 pub mod bits;
 pub mod block;
+pub mod bulk;
 pub mod call;
+pub mod cluster;
 pub mod collective;
 pub mod compare;
 pub mod control;
 pub mod convert;
 pub mod data;
+pub mod directed;
+pub mod fence;
 pub mod float;
 pub mod grid;
 pub mod group;
@@ -36,13 +45,23 @@ pub mod integer;
 pub mod lanes;
 pub mod launch;
 pub mod load_store;
+pub mod matrix;
+pub mod mbarrier;
+pub mod mma;
 pub mod number;
 pub mod observe;
+pub mod reduction;
 pub mod registers;
+pub mod remote;
 pub mod rounding;
 pub mod runtime;
+pub mod setmaxnreg;
 pub mod special;
 pub mod step;
+pub mod tensor_copy;
+pub mod tensor_map_access;
 pub mod turn;
 pub mod value;
 pub mod warp;
+pub mod warpgroup;
+pub mod wgmma;

@@ -148,8 +148,9 @@ impl<W: Word> File<W> {
         }
     }
 
-    /// Writes the lanes of `mask`; those not in `defined` become undefined.
-    #[inline(always)]
+    /// Writes the lanes of `mask`; those not in `defined` become undefined. Not inlined: hundreds of
+    /// instructions end with it.
+    #[inline(never)]
     pub fn write(&mut self, dest: Dest<W>, mask: u32, defined: u32, values: &Row<W>) {
         let index = self.base + dest.0 as usize;
         let row = &mut self.rows[index];

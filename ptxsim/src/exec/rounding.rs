@@ -201,6 +201,23 @@ pub fn add_to_odd(a: f64, b: f64) -> f64 {
     })
 }
 
+/// The f64 in the direction of `rounding` next to a value whose nearest f64 is `nearest`; `error`
+/// has the sign of the value minus `nearest`.
+#[inline(always)]
+pub fn direct(nearest: f64, error: f64, rounding: Rounding) -> f64 {
+    if !nearest.is_finite() || error == 0.0 || error.is_nan() {
+        return nearest;
+    }
+    let toward_zero = (error < 0.0) == (nearest > 0.0);
+    match rounding {
+        Rounding::Zero if toward_zero && nearest > 0.0 => nearest.next_down(),
+        Rounding::Zero if toward_zero && nearest < 0.0 => nearest.next_up(),
+        Rounding::Down if error < 0.0 => nearest.next_down(),
+        Rounding::Up if error > 0.0 => nearest.next_up(),
+        _ => nearest,
+    }
+}
+
 /// Nearest binary16, ties to even: [`Format::round`] for the common case, without a branch.
 #[inline(always)]
 pub fn f16_nearest(value: f32) -> u16 {

@@ -38,7 +38,9 @@ fn setmaxnreg(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> 
     };
     let count = *count as u32;
     if count % GRANULE != 0 {
-        return Err(Unsupported::new(format!("register count {count}: not a multiple of 8")));
+        return Err(Unsupported::new(format!(
+            "register count {count}: not a multiple of 8"
+        )));
     }
     Ok(Box::new(move |warp, mask| {
         if let Some(step) = warp.converge(mask, u32::MAX) {
@@ -54,7 +56,11 @@ fn change(warp: &mut Warp<'_>, increase: bool, count: u32) -> Step {
         warp.find(FindingKind::Operand, message, 0, None);
         return Step::Next;
     };
-    let wrong_way = if increase { count < limit } else { count > limit };
+    let wrong_way = if increase {
+        count < limit
+    } else {
+        count > limit
+    };
     if wrong_way {
         let action = if increase { "inc" } else { "dec" };
         let message = format!("setmaxnreg.{action} to {count} from {limit} registers a thread");
@@ -66,8 +72,13 @@ fn change(warp: &mut Warp<'_>, increase: bool, count: u32) -> Step {
     if increase && *pool < moved {
         return warp.wait(Reason::Other("registers that setmaxnreg.inc asks for"), 0);
     }
-    *pool = if increase { *pool - moved } else { *pool + moved };
+    *pool = if increase {
+        *pool - moved
+    } else {
+        *pool + moved
+    };
     warp.state.warpgroup.register_limit = Some(count);
+    warp.launch.effects += 1;
     check_order(warp);
     Step::Next
 }
@@ -75,7 +86,10 @@ fn change(warp: &mut Warp<'_>, increase: bool, count: u32) -> Step {
 /// Registers of a thread now; `None` where the kernel has no limit.
 fn current_limit(warp: &Warp<'_>) -> Option<u32> {
     let directives = &warp.launch.directives;
-    warp.state.warpgroup.register_limit.or_else(|| limit_at_entry(directives))
+    warp.state
+        .warpgroup
+        .register_limit
+        .or_else(|| limit_at_entry(directives))
 }
 
 /// Registers of a thread at the start: `.maxnreg`, or what the launch bounds leave to each thread.

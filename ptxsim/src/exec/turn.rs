@@ -106,6 +106,17 @@ impl Lanes {
             .map(|group| (group.forced, group.blocked) = (true, false))
             .is_some()
     }
+
+    /// Lets all groups go on that are suspended at an mbarrier; whether there are any.
+    pub fn time_out(&mut self) -> bool {
+        let suspended = |g: &&mut Group| matches!(g.reason, Some(Reason::Mbarrier { .. }));
+        let mut any = false;
+        for group in self.groups.iter_mut().filter(suspended) {
+            group.forced = true;
+            any = true;
+        }
+        any
+    }
 }
 
 /// Makes the warp that of the group.

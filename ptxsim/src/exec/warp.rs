@@ -1,11 +1,14 @@
 //! What an instruction may touch while it executes for one warp.
 
+use super::async_state::WarpAsync;
 use super::barrier::threads_ended;
 use super::block::{Block, Cluster};
+use super::cluster;
 use super::launch::Launch;
 use super::registers::{Dest, Registers, Row, Source};
 use super::step::{Reason, Step, Targets};
 use super::value::Word;
+use super::warpgroup::WarpPart;
 use crate::checks::{Agent, Conflict, Place, SharedRaces};
 use crate::memory::{Buffer, Hint, LANES, View, lanes};
 use crate::program::Program;
@@ -43,6 +46,10 @@ pub struct WarpState {
     pub pc: u32,
     /// Lanes that execute, whatever the guard says.
     pub active: u32,
+    /// Groups of asynchronous copies.
+    pub asynchronous: WarpAsync,
+    /// Its part in a warpgroup.
+    pub warpgroup: WarpPart,
 }
 
 impl WarpState {
@@ -63,6 +70,8 @@ impl WarpState {
             function: 0,
             pc: 0,
             active: 0,
+            asynchronous: WarpAsync::default(),
+            warpgroup: WarpPart::default(),
         }
     }
 }
@@ -165,6 +174,7 @@ impl Warp<'_> {
         self.launch.effects += 1;
         self.block().live_threads -= mask.count_ones();
         threads_ended(self);
+        cluster::lanes_ended(self, mask);
     }
 
     /// PTX line of the executing instruction.

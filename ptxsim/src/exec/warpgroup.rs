@@ -93,7 +93,9 @@ impl BlockPart {
 impl Warpgroup {
     /// The operands of instruction number `number`, where a warp has issued it already.
     pub fn operands(&self, number: u64) -> Option<Arc<Operands>> {
-        self.operands.get((number - self.finished) as usize).cloned()
+        self.operands
+            .get((number - self.finished) as usize)
+            .cloned()
     }
 
     /// Adds the operands of the next instruction that none has issued.

@@ -71,7 +71,7 @@ fn is_contiguous(addresses: &[u64; LANES], mask: u32, size: usize) -> bool {
     let first = addresses[0];
     mask == u32::MAX
         && addresses.iter().enumerate().fold(0, |d, (i, &a)| {
-            d | a.wrapping_sub(first + (i * size) as u64)
+            d | a.wrapping_sub(first.wrapping_add((i * size) as u64))
         }) == 0
 }
 

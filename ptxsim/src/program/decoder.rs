@@ -284,6 +284,16 @@ impl Decoder<'_> {
         self.entry + self.function.labels[label.0 as usize].target as u32
     }
 
+    /// Operand 0 as a destination.
+    fn result<W: Word>(&self, i: &Instruction) -> Result<Dest<W>, Unsupported> {
+        self.dest(self.operand(i, 0)?)
+    }
+
+    /// Operand `index` as a source.
+    fn argument<W: Word>(&self, i: &Instruction, index: usize) -> Result<Source<W>, Unsupported> {
+        self.source(self.operand(i, index)?)
+    }
+
     /// An instruction `op d, a` that applies `f`.
     ///
     /// # Errors
@@ -293,8 +303,9 @@ impl Decoder<'_> {
         i: &Instruction,
         f: impl Fn(A) -> R + Send + Sync + 'static,
     ) -> Result<Execute, Unsupported> {
-        let d = self.dest(self.operand(i, 0)?)?;
-        Ok(lanes::map1::<A, R>(d, self.source(self.operand(i, 1)?)?, f))
+        let d = self.result::<R::Word>(i)?;
+        let a = self.argument::<A::Word>(i, 1)?;
+        Ok(lanes::map1::<A, R>(d, a, f))
     }
 
     /// An instruction `op d, a, b` that applies `f`.
@@ -306,11 +317,9 @@ impl Decoder<'_> {
         i: &Instruction,
         f: impl Fn(A, B) -> R + Send + Sync + 'static,
     ) -> Result<Execute, Unsupported> {
-        let d = self.dest(self.operand(i, 0)?)?;
-        let (a, b) = (
-            self.source(self.operand(i, 1)?)?,
-            self.source(self.operand(i, 2)?)?,
-        );
+        let d = self.result::<R::Word>(i)?;
+        let a = self.argument::<A::Word>(i, 1)?;
+        let b = self.argument::<B::Word>(i, 2)?;
         Ok(lanes::map2::<A, B, R>(d, a, b, f))
     }
 
@@ -323,18 +332,11 @@ impl Decoder<'_> {
         i: &Instruction,
         f: impl Fn(A, B, C) -> R + Send + Sync + 'static,
     ) -> Result<Execute, Unsupported> {
-        let d = self.dest(self.operand(i, 0)?)?;
-        let (a, b) = (
-            self.source(self.operand(i, 1)?)?,
-            self.source(self.operand(i, 2)?)?,
-        );
-        Ok(lanes::map3::<A, B, C, R>(
-            d,
-            a,
-            b,
-            self.source(self.operand(i, 3)?)?,
-            f,
-        ))
+        let d = self.result::<R::Word>(i)?;
+        let a = self.argument::<A::Word>(i, 1)?;
+        let b = self.argument::<B::Word>(i, 2)?;
+        let c = self.argument::<C::Word>(i, 3)?;
+        Ok(lanes::map3::<A, B, C, R>(d, a, b, c, f))
     }
 
     /// An instruction `op d, a, b, c, e` that applies `f`.
@@ -346,15 +348,11 @@ impl Decoder<'_> {
         i: &Instruction,
         f: impl Fn(A, B, C, D) -> R + Send + Sync + 'static,
     ) -> Result<Execute, Unsupported> {
-        let d = self.dest(self.operand(i, 0)?)?;
-        let (a, b) = (
-            self.source(self.operand(i, 1)?)?,
-            self.source(self.operand(i, 2)?)?,
-        );
-        let (c, e) = (
-            self.source(self.operand(i, 3)?)?,
-            self.source(self.operand(i, 4)?)?,
-        );
+        let d = self.result::<R::Word>(i)?;
+        let a = self.argument::<A::Word>(i, 1)?;
+        let b = self.argument::<B::Word>(i, 2)?;
+        let c = self.argument::<C::Word>(i, 3)?;
+        let e = self.argument::<D::Word>(i, 4)?;
         Ok(lanes::map4::<A, B, C, D, R>(d, a, b, c, e, f))
     }
 }

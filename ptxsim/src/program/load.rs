@@ -1,6 +1,7 @@
 //! A kernel and the functions that it calls, decoded to a program.
 
 use super::decoder::{Decoder, Pool, Symbols, Unsupported};
+use super::flow::flow_of;
 use super::layout::KernelLayout;
 use super::module::{Globals, function_address};
 use super::operands::Place;
@@ -8,6 +9,7 @@ use super::slots::Slots;
 use super::{Decoded, Function, Program, Site, families};
 use crate::exec::registers::Predicate;
 use crate::exec::step::Step;
+use crate::exec::wgmma::tracked::Tracked;
 use crate::ptx::ast::{self, Instruction, Module, Space, VariableRef};
 use crate::sim::Arch;
 use std::fmt;
@@ -151,8 +153,9 @@ pub fn load(
         words: Arc::default(),
         longs: Arc::default(),
     };
-    for (position, &index) in layout.functions.iter().enumerate() {
-        let function = &module.functions[index as usize];
+    let mut tracked_registers = 0;
+    for (position, &source) in layout.functions.iter().enumerate() {
+        let function = &module.functions[source as usize];
         let symbols = KernelSymbols {
             module,
             layout,
@@ -172,8 +175,10 @@ pub fn load(
             key: "",
             results: Default::default(),
         };
-        for instruction in &function.body {
-            let decoded =
+        let tracked = Tracked::of(function, tracked_registers);
+        tracked_registers += tracked.as_ref().map_or(0, Tracked::count);
+        for (index, instruction) in function.body.iter().enumerate() {
+            let mut decoded =
                 decode(&mut decoder, instruction).map_err(|error| UnsupportedInstruction {
                     opcode: instruction.opcode.clone(),
                     line: instruction.line,
@@ -181,6 +186,11 @@ pub fn load(
                     kernel: kernel.clone(),
                     reason: error.to_string(),
                 })?;
+            if let Some(tracked) = &tracked {
+                let flow = flow_of(function, index);
+                decoded.execute =
+                    tracked.guard(instruction, &flow.reads, &flow.writes, decoded.execute);
+            }
             let results = decoder.results.take();
             for (callee, copies) in results {
                 program
@@ -195,7 +205,7 @@ pub fn load(
             entry,
             slots: slots.counts,
             local: layout.frames[position].bytes.next_multiple_of(16),
-            source: index,
+            source,
         });
     }
     program.words = Arc::new(pool.words.into_inner().into_rows());

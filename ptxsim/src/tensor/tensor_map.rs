@@ -8,9 +8,14 @@
 //! name: im2col, interleaved layouts, sub-byte types and swizzle atoms other than 16 bytes (the last
 //! two need compute capability 10), and `TFLOAT32`, whose rounding during the copy is undocumented.
 
+mod element;
+mod replace;
+
 use std::fmt;
 
 use super::swizzle::Swizzle;
+pub use element::ElementType;
+pub use replace::Field;
 
 /// Largest rank of a tensor.
 pub const MAX_RANK: usize = 5;
@@ -48,84 +53,6 @@ fn invalid<T>(text: String) -> Result<T, TensorMapError> {
 
 fn unsupported<T>(text: impl Into<String>) -> Result<T, TensorMapError> {
     Err(TensorMapError::Unsupported(text.into()))
-}
-
-/// Element types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum ElementType {
-    U8,
-    U16,
-    U32,
-    S32,
-    U64,
-    S64,
-    F16,
-    F32,
-    F64,
-    BF16,
-    /// Subnormals become zeros of their sign in the copy.
-    F32Ftz,
-}
-
-use ElementType::{BF16, F16, F32, F32Ftz, F64, S32, S64, U8, U16, U32, U64};
-
-/// In the order of the driver's `CUtensorMapDataType`.
-const DRIVER_ORDER: [ElementType; 11] = [U8, U16, U32, S32, U64, S64, F16, F32, F64, BF16, F32Ftz];
-/// In the order of PTX ISA table 33 (`tensormap.replace`), which differs.
-const REPLACE_ORDER: [ElementType; 11] = [U8, U16, U32, S32, U64, S64, F16, F32, F32Ftz, F64, BF16];
-
-impl ElementType {
-    /// Size in bytes.
-    pub fn size(self) -> u32 {
-        match self {
-            U8 => 1,
-            U16 | F16 | BF16 => 2,
-            U32 | S32 | F32 | F32Ftz => 4,
-            U64 | S64 | F64 => 8,
-        }
-    }
-
-    /// Whether out-of-bounds elements may be NaN.
-    pub fn is_float(self) -> bool {
-        matches!(self, F16 | BF16 | F32 | F32Ftz | F64)
-    }
-
-    /// Bits of the NaN that fills out-of-bounds elements. The hardware's pattern is not documented:
-    /// this is PTX's canonical NaN of the type.
-    pub fn fill_nan(self) -> u64 {
-        match self.size() {
-            2 => 0x7fff,
-            4 => 0x7fff_ffff,
-            _ => 0x7fff_ffff_ffff_ffff,
-        }
-    }
-
-    fn from_driver(value: u32) -> Result<Self, TensorMapError> {
-        match value {
-            11 | 12 => unsupported("data type TFLOAT32"),
-            13..=15 => unsupported("a packed 4- or 6-bit data type"),
-            _ => Self::at(&DRIVER_ORDER, value, "data type"),
-        }
-    }
-
-    fn from_replace(value: u32) -> Result<Self, TensorMapError> {
-        match value {
-            11 | 12 => unsupported("element type .tf32"),
-            13..=15 => unsupported("a packed 4- or 6-bit element type"),
-            _ => Self::at(&REPLACE_ORDER, value, "element type"),
-        }
-    }
-
-    fn at(order: &[Self], value: u32, what: &str) -> Result<Self, TensorMapError> {
-        order.get(value as usize).copied().ok_or_else(|| {
-            TensorMapError::Invalid(format!("{what} must be an enumerator, got {value}"))
-        })
-    }
-
-    fn code(self) -> u8 {
-        DRIVER_ORDER.iter().position(|&t| t == self).unwrap_or(0) as u8
-    }
 }
 
 /// Arguments of `cuTensorMapEncodeTiled`, enumerations as the driver's integers.
@@ -254,7 +181,7 @@ impl TensorMap {
     /// # Errors
     /// The first rule that is broken.
     pub fn validate(&self) -> Result<(), TensorMapError> {
-        if self.address % 16 != 0 {
+        if !self.address.is_multiple_of(16) {
             return invalid(format!(
                 "address must be a multiple of 16, got {:#x}",
                 self.address
@@ -267,7 +194,7 @@ impl TensorMap {
             self.validate_dimension(d)?;
         }
         let inner = self.row_bytes();
-        if inner % 16 != 0 {
+        if !inner.is_multiple_of(16) {
             return invalid(format!(
                 "the box's inner row must be a multiple of 16 bytes, got {inner}"
             ));
@@ -306,7 +233,7 @@ impl TensorMap {
         }
         if d > 0 {
             let stride = self.strides[d - 1];
-            if stride % 16 != 0 || stride >= STRIDE_LIMIT {
+            if !stride.is_multiple_of(16) || stride >= STRIDE_LIMIT {
                 return invalid(format!(
                     "stride {} must be a multiple of 16 below 2^40, got {stride}",
                     d - 1
@@ -422,52 +349,6 @@ fn interleave_mode(value: u32) -> Result<(), TensorMapError> {
         1 | 2 => unsupported("an interleaved layout"),
         _ => invalid(format!("interleave must be 0 to 2, got {value}")),
     }
-}
-
-/// Fields that `tensormap.replace` changes; `usize` is the ordinal of the dimension or stride.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Field {
-    GlobalAddress,
-    Rank,
-    BoxDim(usize),
-    GlobalDim(usize),
-    GlobalStride(usize),
-    ElementStride(usize),
-    ElementType,
-    InterleaveLayout,
-    SwizzleMode,
-    FillMode,
-}
-
-impl TensorMap {
-    /// `tensormap.replace`: the value as PTX ISA table 33 has it.
-    ///
-    /// # Errors
-    /// The value is no enumerator, or not supported, or the ordinal is too large.
-    pub fn replace(&mut self, field: Field, value: u64) -> Result<(), TensorMapError> {
-        let small = u32::try_from(value).unwrap_or(u32::MAX);
-        match field {
-            Field::GlobalAddress => self.address = value,
-            // One less than the rank is stored.
-            Field::Rank => self.rank = small.saturating_add(1).min(255) as usize,
-            Field::BoxDim(i) => *slot(&mut self.box_dims, i)? = small,
-            Field::GlobalDim(i) => *slot(&mut self.dims, i)? = value,
-            Field::GlobalStride(i) => *slot(&mut self.strides, i)? = value,
-            Field::ElementStride(i) => *slot(&mut self.element_strides, i)? = small,
-            Field::ElementType => self.element = ElementType::from_replace(small)?,
-            Field::InterleaveLayout => interleave_mode(small)?,
-            Field::SwizzleMode => self.swizzle = swizzle_mode(small)?,
-            Field::FillMode => self.fill_nan = fill_mode(small)?,
-        }
-        Ok(())
-    }
-}
-
-fn slot<T>(values: &mut [T], i: usize) -> Result<&mut T, TensorMapError> {
-    values
-        .get_mut(i)
-        .ok_or_else(|| TensorMapError::Invalid(format!("ordinal {i} is too large")))
 }
 
 #[cfg(test)]

@@ -9,10 +9,15 @@ use cudarc::driver::{CudaContext, CudaFunction};
 use cudarc::nvrtc::Ptx;
 use ptxsim::client::{Simulator, load_always};
 
-/// The simulated driver, loaded before cudarc looks for one.
+/// The simulated driver, loaded before cudarc looks for one. It prints nothing: the tests provoke
+/// findings and failures, and read them.
 pub fn simulator() -> &'static Simulator {
     static SIMULATOR: OnceLock<Simulator> = OnceLock::new();
-    SIMULATOR.get_or_init(|| load_always().expect("the shared library is built with the tests"))
+    SIMULATOR.get_or_init(|| {
+        let simulator = load_always().expect("the shared library is built with the tests");
+        simulator.set_prints(false);
+        simulator
+    })
 }
 
 /// A context on the simulated device.

@@ -8,6 +8,7 @@
 //! `PTXSIM_TEST_DUMP=DIR` leaves the kernels' texts in a folder, for `ptxas` to confirm that they
 //! are what it accepts too.
 
+mod atomic;
 mod bits;
 mod collective;
 mod compare;
@@ -17,4 +18,6 @@ mod float;
 mod half;
 mod harness;
 mod integer;
+mod matrix;
+mod memory;
 mod values;

@@ -1,6 +1,6 @@
 //! Operand values: the edges of each type and random ones between them.
 
-use crate::exact::{BF16, F16, F32, F64, Format};
+use crate::exact::{BF16, F16, F32, F64, Format, Round, Value};
 
 /// Type of an operand or result, as far as its values and its register go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,11 @@ pub enum Kind {
     F64,
     F16x2,
     Bf16x2,
+    /// Small integers, as the elements of a matrix operand.
+    SmallF16x2,
+    SmallBf16x2,
+    SmallF32,
+    SmallF64,
     /// f32 of ordinary size, for approximate functions.
     Moderate,
 }
@@ -36,7 +41,7 @@ impl Kind {
         match self {
             Kind::Pred => "pred",
             Kind::I16 | Kind::F16 | Kind::Bf16 => "b16",
-            Kind::I64 | Kind::F64 => "b64",
+            Kind::I64 | Kind::F64 | Kind::SmallF64 => "b64",
             _ => "b32",
         }
     }
@@ -46,7 +51,7 @@ impl Kind {
         match self {
             Kind::Pred => 1,
             Kind::I16 | Kind::F16 | Kind::Bf16 => 0xFFFF,
-            Kind::I64 | Kind::F64 => u64::MAX,
+            Kind::I64 | Kind::F64 | Kind::SmallF64 => u64::MAX,
             Kind::Tf32 => 0xFFFF_E000,
             _ => u64::from(u32::MAX),
         }
@@ -114,12 +119,31 @@ impl Kind {
         }
     }
 
+    /// One small integer, or two in the halves.
+    fn small(self, low: i32, high: i32) -> u64 {
+        let encode = |format: Format, value: i32| {
+            format.encode(
+                &Value::finite(value < 0, value.unsigned_abs().into()),
+                Round::Zero,
+            )
+        };
+        match self {
+            Kind::SmallF16x2 => encode(F16, low) | encode(F16, high) << 16,
+            Kind::SmallBf16x2 => encode(BF16, low) | encode(BF16, high) << 16,
+            Kind::SmallF64 => encode(F64, low),
+            _ => encode(F32, low),
+        }
+    }
+
     fn random(self, generator: &mut Generator) -> u64 {
         let bits = generator.next();
         match self {
             Kind::Pred => bits & 1,
             Kind::Count => bits % 71,
             Kind::Lane => bits % 32,
+            Kind::SmallF16x2 | Kind::SmallBf16x2 | Kind::SmallF32 | Kind::SmallF64 => {
+                self.small((bits % 9) as i32 - 4, (bits >> 32) as i32 % 5)
+            }
             Kind::Moderate => u64::from(((bits % 4_000_001) as f32 / 31_250.0 - 64.0).to_bits()),
             // Half of them near one, where sums and products round.
             Kind::F32 if bits & 1 == 1 => 0x3F00_0000 | bits >> 33 & 0x81FF_FFFF,

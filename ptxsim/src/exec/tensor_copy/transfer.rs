@@ -1,7 +1,6 @@
 //! Moves a box between global and shared memory.
 
-use std::sync::atomic::Ordering::Relaxed;
-
+use crate::exec::reduction::Reduction;
 use crate::memory::{AccessError, Hint, Span, View};
 use crate::tensor::swizzle::Swizzle;
 use crate::tensor::tensor_box::Row;
@@ -98,7 +97,7 @@ pub fn store(
     Ok(())
 }
 
-/// Combines each element of the tensor with that of the box by `f(old, value)`, atomically.
+/// Combines each element of the tensor with that of the box.
 ///
 /// # Errors
 /// As [`load`].
@@ -108,57 +107,19 @@ pub fn reduce(
     view: &View,
     source: &Span<'_>,
     offset: u32,
-    f: &dyn Fn(u64, u64) -> u64,
+    reduction: Reduction,
 ) -> Result<(), Fault> {
     let mut hint = Hint::default();
-    let size = map.element.size() as usize;
     for row in map.rows(start) {
         let Some(target) = resolve(view, &row, &mut hint)? else {
             continue;
         };
-        for_chunks(
-            map.swizzle,
-            offset + row.offset + row.before,
-            row.inside,
-            |at, done, len| {
-                reduce_elements(&target.sub(done, len), &source.sub(at, len), size, f);
-            },
-        );
+        let first = offset + row.offset + row.before;
+        for_chunks(map.swizzle, first, row.inside, |at, done, len| {
+            reduction.apply(&target.sub(done, len), &source.sub(at, len));
+        });
     }
     Ok(())
-}
-
-/// Combines the elements of two spans of equal length, each of 1, 2, 4 or 8 bytes and aligned, into
-/// `target`. An element is valid afterwards if both were.
-pub fn reduce_elements(
-    target: &Span<'_>,
-    source: &Span<'_>,
-    size: usize,
-    f: &dyn Fn(u64, u64) -> u64,
-) {
-    for at in (0..target.len()).step_by(size) {
-        match size {
-            2 => {
-                let value = u64::from(source.load::<u16>(at));
-                let update = |old| Some(f(u64::from(old), value) as u16);
-                // The closure never declines.
-                let _ = target.atomic16(at).fetch_update(Relaxed, Relaxed, update);
-            }
-            4 => {
-                let value = u64::from(source.load::<u32>(at));
-                let update = |old| Some(f(u64::from(old), value) as u32);
-                let _ = target.atomic32(at).fetch_update(Relaxed, Relaxed, update);
-            }
-            _ => {
-                let value = source.load::<u64>(at);
-                let update = |old| Some(f(old, value));
-                let _ = target.atomic64(at).fetch_update(Relaxed, Relaxed, update);
-            }
-        }
-        if !source.is_valid(at, size) {
-            target.set_valid(at, size, false);
-        }
-    }
 }
 
 /// The bytes of a row inside the tensor, if there are any.

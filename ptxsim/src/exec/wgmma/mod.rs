@@ -16,6 +16,7 @@ use super::registers::{Dest, Predicate, Source};
 use super::step::Step;
 use super::warp::Warp;
 use super::warpgroup::{Operands, WARPS};
+use crate::checks::Agent;
 use crate::memory::LANES;
 use crate::program::decoder::{Decoder, Unsupported};
 use crate::program::modifiers::Modifiers;
@@ -73,14 +74,24 @@ fn mma_async(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
     let modifiers = d.modifiers(i);
     let (columns, depth) = shape(&modifiers)?;
     let arithmetic = arithmetic(&modifiers, columns, depth)?;
-    let product = Product { rows: 16, columns, depth, arithmetic };
+    let product = Product {
+        rows: 16,
+        columns,
+        depth,
+        arithmetic,
+    };
     let a = match d.operand(i, 1)? {
         registers @ Operand::Vector(_) => {
             MatrixA::Registers(sources(d, registers, product.a_registers())?)
         }
         descriptor => MatrixA::Shared(d.source64(descriptor)?),
     };
-    let integers: Vec<i64> = i.operands.iter().skip(4).map(immediate).collect::<Result<_, _>>()?;
+    let integers: Vec<i64> = i
+        .operands
+        .iter()
+        .skip(4)
+        .map(immediate)
+        .collect::<Result<_, _>>()?;
     let in_registers = matches!(a, MatrixA::Registers(_));
     let (negate, majors) = scales_and_majors(arithmetic, in_registers, &integers)?;
     let instruction = Wgmma {
@@ -103,10 +114,14 @@ fn mma_async(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
 /// n and k of `m64nNkK`.
 fn shape(modifiers: &Modifiers<'_>) -> Result<(usize, usize), Unsupported> {
     let name = modifiers.next().unwrap_or_default();
-    let sizes = name.strip_prefix("m64n").and_then(|rest| rest.split_once('k'));
+    let sizes = name
+        .strip_prefix("m64n")
+        .and_then(|rest| rest.split_once('k'));
     let parsed = sizes.and_then(|(n, k)| Some((n.parse().ok()?, k.parse().ok()?)));
     let valid = |&(n, _): &(usize, usize)| n % 8 == 0 && (8..=256).contains(&n);
-    parsed.filter(valid).ok_or_else(|| Unsupported::new(format!("shape .{name}")))
+    parsed
+        .filter(valid)
+        .ok_or_else(|| Unsupported::new(format!("shape .{name}")))
 }
 
 /// The types of D, A and B, after the shape.
@@ -119,9 +134,13 @@ fn arithmetic(
     let types: Vec<&str> = std::iter::from_fn(|| modifiers.next()).collect();
     let unsupported = || {
         let types = types.join(".");
-        Unsupported::new(format!("types .{types} with the shape m64n{columns}k{depth}"))
+        Unsupported::new(format!(
+            "types .{types} with the shape m64n{columns}k{depth}"
+        ))
     };
-    let [d, a, b] = types[..] else { return Err(unsupported()) };
+    let [d, a, b] = types[..] else {
+        return Err(unsupported());
+    };
     let signed = |name| match name {
         "s8" => Some(true),
         "u8" => Some(false),
@@ -129,8 +148,16 @@ fn arithmetic(
     };
     if let (Some(a_signed), Some(b_signed), "s32", 32) = (signed(a), signed(b), d, depth) {
         let valid = columns <= 32 || columns % 16 == 0;
-        let integer = Arithmetic::Integer { a_signed, b_signed, saturate };
-        return if valid { Ok(integer) } else { Err(unsupported()) };
+        let integer = Arithmetic::Integer {
+            a_signed,
+            b_signed,
+            saturate,
+        };
+        return if valid {
+            Ok(integer)
+        } else {
+            Err(unsupported())
+        };
     }
     let float = |name| match (name, depth) {
         ("f16", 16) => Some(Format::F16),
@@ -158,7 +185,9 @@ fn arithmetic(
 fn immediate(operand: &Operand) -> Result<i64, Unsupported> {
     match operand {
         Operand::Int(value) => Ok(*value),
-        other => Err(Unsupported::new(format!("operand {other:?} where an integer is expected"))),
+        other => Err(Unsupported::new(format!(
+            "operand {other:?} where an integer is expected"
+        ))),
     }
 }
 
@@ -171,12 +200,16 @@ fn scales_and_majors(
     let scale = |value: i64| match value {
         1 => Ok(false),
         -1 => Ok(true),
-        other => Err(Unsupported::new(format!("scale {other}: 1 or -1 is expected"))),
+        other => Err(Unsupported::new(format!(
+            "scale {other}: 1 or -1 is expected"
+        ))),
     };
     let major = |value: i64| match value {
         0 => Ok(Major::K),
         1 => Ok(Major::Mn),
-        other => Err(Unsupported::new(format!("transposition {other}: 0 or 1 is expected"))),
+        other => Err(Unsupported::new(format!(
+            "transposition {other}: 0 or 1 is expected"
+        ))),
     };
     let k_major = [Major::K; 2];
     let sixteen_bits = arithmetic.element_bits() == 16;
@@ -189,7 +222,10 @@ fn scales_and_majors(
         (Arithmetic::Float { .. }, &[a, b, trans_a, trans_b], true, false) => {
             Ok(([scale(a)?, scale(b)?], [major(trans_a)?, major(trans_b)?]))
         }
-        _ => Err(Unsupported::new(format!("{} operands after scale-d", integers.len()))),
+        _ => Err(Unsupported::new(format!(
+            "{} operands after scale-d",
+            integers.len()
+        ))),
     }
 }
 
@@ -205,7 +241,11 @@ impl Wgmma {
         REGISTERS.with_borrow_mut(|(fragment, sums)| {
             sums.clear();
             for d in &self.d {
-                sums.push(if add { *warp.read(d.source()) } else { [0; LANES] });
+                sums.push(if add {
+                    *warp.read(d.source())
+                } else {
+                    [0; LANES]
+                });
             }
             if add {
                 let accumulators: Vec<_> = self.d.iter().map(|d| d.source()).collect();
@@ -285,7 +325,8 @@ impl Wgmma {
         let a = match self.a {
             MatrixA::Registers(_) => None,
             MatrixA::Shared(_) => {
-                let mut parts = operands::read_a(warp, &self.product, descriptors[0], self.majors[0])?;
+                let mut parts =
+                    operands::read_a(warp, &self.product, descriptors[0], self.majors[0])?;
                 for part in &mut parts {
                     self.product.prepare_a(part, self.negate[0]);
                 }
@@ -294,7 +335,12 @@ impl Wgmma {
         };
         let mut b = operands::read_b(warp, &self.product, descriptors[1], self.majors[1])?;
         self.product.prepare_b(&mut b, self.negate[1]);
-        Ok(Operands { pc, descriptors, a, b })
+        Ok(Operands {
+            pc,
+            descriptors,
+            a,
+            b,
+        })
     }
 }
 
@@ -309,13 +355,21 @@ fn uniform(warp: &mut Warp<'_>, source: Source<u64>, mask: u32, name: &str) -> u
     values[0]
 }
 
+/// The products of the warpgroup, as the race detector knows them: the four warps issue them as one.
+fn agent(warp: &Warp<'_>) -> Agent {
+    Agent::wgmma(warp.rank as u32, warp.state.index / WARPS * WARPS)
+}
+
 /// The instruction needs four whole warps.
 fn check_warpgroup(warp: &mut Warp<'_>) -> Result<(), LaunchError> {
     let [x, y, z] = warp.launch.config.block;
     if (warp.state.index / WARPS + 1) * WARPS * LANES as u32 <= x * y * z {
         return Ok(());
     }
-    let message = format!("a warpgroup of 128 threads is needed, the block has {}", x * y * z);
+    let message = format!(
+        "a warpgroup of 128 threads is needed, the block has {}",
+        x * y * z
+    );
     warp.find(FindingKind::WarpSync, message, 0, None);
     Err(LaunchError::LaunchFailed)
 }
@@ -341,8 +395,14 @@ fn commit_group(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported
         }
         warp.state.warpgroup.committed += 1;
         let (index, committed) = (warp.state.index, warp.state.warpgroup.committed);
+        let agent = agent(warp);
         let group = warp.block().warpgroups.group(index);
-        group.committed = group.committed.max(committed);
+        if committed > group.committed {
+            group.committed = committed;
+            warp.races(|races, _| {
+                races.commit(agent);
+            });
+        }
         Step::Next
     }))
 }
@@ -358,6 +418,8 @@ fn wait_group(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> 
         }
         let state = &mut warp.state.warpgroup;
         state.completed = state.completed.max(state.committed.saturating_sub(pending));
+        let (group, agent) = (state.completed, agent(warp));
+        warp.races(|races, waiter| races.wait(waiter, agent, group));
         Step::Next
     }))
 }

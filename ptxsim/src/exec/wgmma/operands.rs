@@ -1,5 +1,6 @@
 //! Matrices of `wgmma` in shared memory.
 
+use crate::checks::{Access, Kind, Proxy};
 use crate::exec::warp::Warp;
 use crate::memory::SHARED_RANK_SHIFT;
 use crate::report::FindingKind;
@@ -28,7 +29,12 @@ pub fn read_a(
     for part in &mut parts {
         part.elements.resize(WARP_ROWS * depth, 0);
     }
-    let matrix = Matrix { name: "A", rows: 4 * WARP_ROWS, major, descriptor };
+    let matrix = Matrix {
+        name: "A",
+        rows: 4 * WARP_ROWS,
+        major,
+        descriptor,
+    };
     matrix.read(warp, product, |row, k, value| {
         parts[row / WARP_ROWS].elements[row % WARP_ROWS * depth + k] = value;
     })?;
@@ -48,7 +54,12 @@ pub fn read_b(
     let depth = product.depth;
     let mut b = OperandB::default();
     b.elements.resize(product.columns * depth, 0);
-    let matrix = Matrix { name: "B", rows: product.columns, major, descriptor };
+    let matrix = Matrix {
+        name: "B",
+        rows: product.columns,
+        major,
+        descriptor,
+    };
     matrix.read(warp, product, |column, k, value| {
         b.elements[(column / PANEL * depth + k) * PANEL + column % PANEL] = value;
     })?;
@@ -98,9 +109,13 @@ impl Matrix {
                     return Err(self.outside(warp, offset, span.len()));
                 }
                 span.read(offset, &mut bytes);
+                self.observe(warp, offset);
                 unwritten = unwritten.or_else(|| span.first_invalid(offset, CHUNK));
                 for (i, element) in bytes.chunks_exact(size).enumerate() {
-                    let value = element.iter().rev().fold(0, |v, &byte| v << 8 | u32::from(byte));
+                    let value = element
+                        .iter()
+                        .rev()
+                        .fold(0, |v, &byte| v << 8 | u32::from(byte));
                     let along = column * per_chunk + i;
                     match self.major {
                         Major::K => put(row, along, value),
@@ -113,6 +128,19 @@ impl Matrix {
             self.report_unwritten(warp, offset);
         }
         Ok(())
+    }
+
+    /// Tells the race detector that a chunk is read.
+    fn observe(&self, warp: &mut Warp<'_>, offset: usize) {
+        let (agent, issuer, line) = (super::agent(warp), warp.agent(), warp.line());
+        let start = shared_address(warp, offset) as u32;
+        let Some(races) = &mut warp.cluster.races else {
+            return;
+        };
+        let access = Access::asynchronous(agent, issuer, Kind::Read, Proxy::Async, line);
+        if let Some(conflict) = races.access_range(&access, start, CHUNK as u32) {
+            warp.find_conflict(&conflict, conflict.lane, Some(conflict.address));
+        }
     }
 
     #[cold]
@@ -128,7 +156,10 @@ impl Matrix {
 
     #[cold]
     fn report_unwritten(&self, warp: &mut Warp<'_>, offset: usize) {
-        let message = format!("an element of matrix {} of wgmma is uninitialised", self.name);
+        let message = format!(
+            "an element of matrix {} of wgmma is uninitialised",
+            self.name
+        );
         let address = shared_address(warp, offset);
         warp.find(FindingKind::Uninitialized, message, 0, Some(address));
     }

@@ -29,20 +29,12 @@ impl Tracked {
     /// The tracked registers of a function, numbered from `base`; `None` where it has no `wgmma`.
     pub fn of(function: &Function, base: usize) -> Option<Tracked> {
         let mut numbers = HashMap::new();
-        let mut track = |register: RegId| {
-            let next = base + numbers.len();
-            let mut new = false;
-            numbers.entry(register).or_insert_with(|| {
-                new = true;
-                next
-            });
-            new
-        };
         for instruction in function.body.iter().filter(|i| is_wgmma(i)) {
             let operands = instruction.operands.iter().take(2);
-            operands.flat_map(vector_registers).for_each(|register| {
-                track(register);
-            });
+            for register in operands.flat_map(vector_registers) {
+                let next = base + numbers.len();
+                numbers.entry(register).or_insert(next);
+            }
         }
         let moves: Vec<[RegId; 2]> = function.body.iter().filter_map(renaming).collect();
         let mut changed = true;
@@ -74,11 +66,18 @@ impl Tracked {
         execute: Execute,
     ) -> Execute {
         let numbers = |registers: &[RegId]| -> Vec<usize> {
-            registers.iter().filter_map(|register| self.numbers.get(register).copied()).collect()
+            registers
+                .iter()
+                .filter_map(|register| self.numbers.get(register).copied())
+                .collect()
         };
         if is_wgmma(instruction) {
             let registers = |index: usize| -> Vec<RegId> {
-                instruction.operands.get(index).map(vector_registers).unwrap_or_default()
+                instruction
+                    .operands
+                    .get(index)
+                    .map(vector_registers)
+                    .unwrap_or_default()
             };
             return product(
                 numbers(&registers(0)),
@@ -109,14 +108,18 @@ fn is_wgmma(instruction: &Instruction) -> bool {
 
 /// n and k of the opcode's shape.
 fn shape(opcode: &str) -> (usize, usize) {
-    let sizes = opcode.split('.').find_map(|part| part.strip_prefix("m64n")?.split_once('k'));
+    let sizes = opcode
+        .split('.')
+        .find_map(|part| part.strip_prefix("m64n")?.split_once('k'));
     let number = |text: &str| text.parse().unwrap_or(0);
     sizes.map_or((0, 0), |(n, k)| (number(n), number(k)))
 }
 
 /// The registers of `{a, b}`.
 fn vector_registers(operand: &Operand) -> Vec<RegId> {
-    let Operand::Vector(elements) = operand else { return Vec::new() };
+    let Operand::Vector(elements) = operand else {
+        return Vec::new();
+    };
     let register = |element: &Operand| match element {
         Operand::Register(register) => Some(*register),
         _ => None,
@@ -170,7 +173,11 @@ fn product(d: Vec<usize>, a: Vec<usize>, shape: (usize, usize), execute: Execute
             } else if register.accessed == now {
                 problem = Some("an accumulator was accessed after the last wgmma.fence");
             }
-            *register = RegisterUse { accumulator_of: group, shape, ..*register };
+            *register = RegisterUse {
+                accumulator_of: group,
+                shape,
+                ..*register
+            };
         }
         for &number in &a {
             let register = state(part, number);
@@ -229,7 +236,10 @@ fn accessed(reads: Vec<usize>, writes: Vec<usize>, execute: Execute) -> Execute 
                 } else if register.fragment_of > completed {
                     problem = Some("a fragment of A of an unfinished wgmma is written");
                 }
-                *register = RegisterUse { accessed: now, ..RegisterUse::default() };
+                *register = RegisterUse {
+                    accessed: now,
+                    ..RegisterUse::default()
+                };
             }
             if let Some(problem) = problem {
                 report(warp, problem);

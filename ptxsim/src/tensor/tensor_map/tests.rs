@@ -1,4 +1,6 @@
+use super::element::REPLACE_ORDER;
 use super::*;
+use ElementType::{BF16, F32Ftz};
 
 const DIMS: [u64; 3] = [64, 10, 6];
 const STRIDES: [u64; 2] = [128, 1280];

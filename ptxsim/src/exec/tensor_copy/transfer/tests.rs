@@ -1,5 +1,8 @@
 use super::*;
+use crate::exec::atomic::Operation;
+use crate::exec::reduction;
 use crate::memory::{Buffer, Memory};
+use crate::ptx::ast::Type;
 use crate::tensor::tensor_map::ElementType::{F32, F32Ftz, U16, U32};
 
 const ROWS: u64 = 9;
@@ -122,14 +125,14 @@ fn reductions_combine_each_element_once() {
     for at in (0..SHARED).step_by(4) {
         shared.span().write(at, &1u32.to_le_bytes());
     }
-    let add = |old: u64, value: u64| u64::from((old as u32).wrapping_add(value as u32));
+    let add = reduction::find(Operation::Add, Type::U32).unwrap();
     reduce(
         &map,
         [10, 7, 0, 0, 0],
         &memory.snapshot(),
         &shared.span(),
         OFFSET,
-        &add,
+        add,
     )
     .unwrap();
     let mut got = vec![0; bytes.len()];

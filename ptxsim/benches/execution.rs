@@ -1,0 +1,119 @@
+//! Throughput of execution: warp-instructions a second of a thread, without checks and with all.
+//!
+//! `cargo bench -p ptxsim --bench execution [-- KERNEL]`. Each figure is the median of five
+//! launches after one to warm up; the simulator is single-threaded.
+
+use ptxsim::memory::Memory;
+use ptxsim::sim::{Arch, Checks, LaunchConfig, Module, launch};
+use std::sync::Arc;
+use std::time::Instant;
+
+const PTX: &str = include_str!("../tests/fixtures/execution/speed.ptx");
+
+/// A launch of a kernel of `speed.cu`.
+struct Case {
+    kernel: &'static str,
+    grid: [u32; 3],
+    block: u32,
+    arguments: Vec<u64>,
+}
+
+fn upload(memory: &Memory, count: usize, value: impl Fn(usize) -> f32) -> u64 {
+    let bytes: Vec<u8> = (0..count).flat_map(|i| value(i).to_le_bytes()).collect();
+    let address = memory.alloc(bytes.len() as u64).expect("device memory");
+    memory.copy_in(address, &bytes).expect("a live allocation");
+    address
+}
+
+fn cases(memory: &Memory) -> Vec<Case> {
+    let noise = |i: usize| (i.wrapping_mul(2_654_435_761) >> 8 & 0xffff) as f32 / 65_536.0;
+    let matrix = || upload(memory, 256 * 256, noise);
+    let halves = |bits: u32| upload(memory, 1 << 18, move |_| f32::from_bits(bits));
+    let boxes = upload(memory, 4 * 1024, |i| {
+        noise(i / 4) * 900.0 + (i % 4 / 2) as f32 * 80.0
+    });
+    vec![
+        Case {
+            kernel: "matmul",
+            grid: [4, 4, 1],
+            block: 256,
+            arguments: vec![matrix(), matrix(), matrix(), 256],
+        },
+        Case {
+            kernel: "softmax",
+            grid: [64, 1, 1],
+            block: 128,
+            arguments: vec![matrix(), matrix(), 256, 256],
+        },
+        Case {
+            kernel: "overlaps",
+            grid: [16, 1, 1],
+            block: 64,
+            arguments: vec![boxes, matrix(), 1024, 0.5f32.to_bits().into()],
+        },
+        Case {
+            kernel: "axpy_half",
+            grid: [64, 1, 1],
+            block: 256,
+            arguments: vec![
+                halves(0x3c00_3800),
+                halves(0),
+                0.5f32.to_bits().into(),
+                1 << 18,
+            ],
+        },
+    ]
+}
+
+fn main() {
+    let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-'));
+    let memory = Arc::new(Memory::new(1 << 30));
+    let module = Module::load(PTX, Arch::Sm80, &memory).unwrap_or_else(|e| panic!("{e}"));
+    println!(
+        "{:<10} {:>12} {:>16} {:>16}",
+        "kernel", "instructions", "off, M/s", "all checks, M/s"
+    );
+    for case in cases(&memory) {
+        if wanted.as_ref().is_some_and(|w| w != case.kernel) {
+            continue;
+        }
+        let [(count, off), (_, all)] =
+            [Checks::Off, Checks::All].map(|checks| measure(&memory, &module, &case, checks));
+        println!("{:<10} {count:>12} {off:>16.1} {all:>16.1}", case.kernel);
+    }
+}
+
+/// Warp-instructions of a launch, and millions of them a second.
+fn measure(memory: &Memory, module: &Module, case: &Case, checks: Checks) -> (u64, f64) {
+    let kernel = module.kernel(case.kernel).expect("a kernel of speed.cu");
+    let config = LaunchConfig {
+        grid: case.grid,
+        block: [case.block, 1, 1],
+        cluster: [1, 1, 1],
+        dynamic_shared: 0,
+        cooperative: false,
+    };
+    let mut params = vec![0; kernel.info().param_bytes as usize];
+    for (argument, &(offset, size)) in case.arguments.iter().zip(&kernel.info().params) {
+        let (offset, size) = (offset as usize, size as usize);
+        params[offset..offset + size].copy_from_slice(&argument.to_le_bytes()[..size]);
+    }
+    let mut rates = Vec::new();
+    let mut count = 0;
+    for _ in 0..6 {
+        let start = Instant::now();
+        let outcome = launch(memory, &kernel, &config, &params, checks);
+        let seconds = start.elapsed().as_secs_f64();
+        outcome.result.expect("the kernel to succeed");
+        assert!(
+            outcome.report.findings.is_empty(),
+            "{:#?}",
+            outcome.report.findings
+        );
+        count = outcome.report.counters.warp_instructions;
+        rates.push(count as f64 / seconds / 1e6);
+    }
+    let mut measured = rates.split_off(1);
+    measured.sort_by(f64::total_cmp);
+    (count, measured[measured.len() / 2])
+}

@@ -1,0 +1,7 @@
+//! Matrix instructions, executed.
+
+mod kernels;
+mod mma;
+mod moves;
+mod support;
+mod wgmma;
