@@ -88,7 +88,7 @@ __device__ __forceinline__ float negatives(Span<T>& span, const Scalars& scalars
 }
 
 // Any mixture of positives, negatives, ignored rows and ends of rows.
-template <typename T, bool GRADIENT>
+template <typename T, bool GRADIENT, bool STANDARD>
 __device__ __forceinline__ float mixture(Span<T>& span, const Scalars& scalars, const int* labels, int row, float scale) {
   int column = span.first - row * scalars.classes;
   int label = labels[row];
@@ -104,7 +104,7 @@ __device__ __forceinline__ float mixture(Span<T>& span, const Scalars& scalars, 
     const bool positive = label == column;
     const float z = positive ? -span.values[i] : span.values[i];
     const float weight = positive ? scalars.positive_weight : scalars.negative_weight;
-    const Element element = focal<T, false>(z, scalars);
+    const Element element = focal<T, STANDARD>(z, scalars);
     if (counted) sum += weight * element.loss;
     const float slope = weight * scale * element.slope;
     if (GRADIENT) span.values[i] = counted ? (positive ? -slope : slope) : 0.0f;
@@ -135,9 +135,7 @@ __device__ __forceinline__ float tile(const Scalars& scalars, const T* logits, c
     const bool whole = span.count == kVector<T>;
     const bool wide = whole && scalars.aligned;
     if (wide) {
-      const Pack<T> pack = load_pack(logits + first);
-#pragma unroll
-      for (int i = 0; i < kVector<T>; ++i) span.values[i] = to_float(pack.lanes[i]);
+      load_vector(logits + first, span.values);
     } else {
 #pragma unroll
       for (int i = 0; i < kVector<T>; ++i) span.values[i] = i < span.count ? to_float(logits[first + i]) : 0.0f;
@@ -147,15 +145,14 @@ __device__ __forceinline__ float tile(const Scalars& scalars, const T* logits, c
     const int column = first - row * scalars.classes;
     if (standard && whole && all_negative(labels, row, last, column, span.count, scalars.classes)) {
       sum += negatives<T, GRADIENT>(span, scalars, scale);
+    } else if (standard) {
+      sum += mixture<T, GRADIENT, true>(span, scalars, labels, row, scale);
     } else {
-      sum += mixture<T, GRADIENT>(span, scalars, labels, row, scale);
+      sum += mixture<T, GRADIENT, false>(span, scalars, labels, row, scale);
     }
     if (!GRADIENT) continue;
     if (wide) {
-      Pack<T> pack;
-#pragma unroll
-      for (int i = 0; i < kVector<T>; ++i) pack.lanes[i] = from_float<T>(span.values[i]);
-      store_pack(gradient + first, pack);
+      store_vector(gradient + first, span.values);
     } else {
 #pragma unroll
       for (int i = 0; i < kVector<T>; ++i) {

@@ -5,23 +5,23 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// `(file stem, symbol)` of every `extern "C"` function in the `.cu` files below `dir`.
-fn defined(dir: &Path, found: &mut BTreeSet<(String, String)>) {
+/// `(image, symbol)` of every `extern "C"` function in the `.cu` files below `dir`. An image is named after its file's path
+/// below `root`.
+fn defined(root: &Path, dir: &Path, found: &mut BTreeSet<(String, String)>) {
     for entry in fs::read_dir(dir).expect("kernels is readable") {
         let path = entry.expect("kernels is readable").path();
         if path.is_dir() {
-            defined(&path, found);
+            defined(root, &path, found);
         } else if path.extension().is_some_and(|extension| extension == "cu") {
             let text = fs::read_to_string(&path).expect("kernels is readable");
-            let stem = path
-                .file_stem()
-                .expect("a file has a name")
-                .to_string_lossy()
-                .into_owned();
+            let image = path
+                .strip_prefix(root)
+                .expect("the file lies below the root");
+            let image = image.with_extension("").to_string_lossy().into_owned();
             found.extend(
                 symbols(&text)
                     .into_iter()
-                    .map(|symbol| (stem.clone(), symbol)),
+                    .map(|symbol| (image.clone(), symbol)),
             );
         }
     }
@@ -54,10 +54,8 @@ fn without_launch_bounds(text: &str) -> String {
 #[test]
 fn host_and_kernels_agree_on_names() {
     let mut in_sources = BTreeSet::new();
-    defined(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels"),
-        &mut in_sources,
-    );
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    defined(&kernels, &kernels, &mut in_sources);
     let on_host: BTreeSet<_> = ocelli::cuda::kernels()
         .iter()
         .map(|kernel| (kernel.image.to_owned(), kernel.symbol.to_owned()))

@@ -51,6 +51,13 @@ fn devices(text: &mut String) -> Result<()> {
             }
             // The end of the list.
             Err(Error::NoDevice { count, .. }) if ordinal >= count && ordinal > 0 => break,
+            Err(Error::KernelsNotBuilt { .. }) => {
+                writeln!(
+                    text,
+                    "cuda:{ordinal}: there, but this build has no kernels for it"
+                )?;
+                break;
+            }
             Err(error) => {
                 writeln!(text, "cuda: {error}")?;
                 break;

@@ -82,6 +82,61 @@ fn cpu_and_reference_agree() {
 }
 
 #[test]
+fn the_simulated_gpu_agrees_with_the_cpu() {
+    let simulator = match ptxsim::client::load_always() {
+        Ok(simulator) => simulator.path().to_owned(),
+        Err(error) => {
+            assert!(
+                !std::env::var("OCELLI_REQUIRE_SIM").is_ok_and(|value| value == "1"),
+                "{error}"
+            );
+            println!("skipped: {error}");
+            return;
+        }
+    };
+    let scratch = Scratch::new("simulated");
+    let (input, cpu, cuda) = (
+        scratch.file("in"),
+        scratch.file("cpu"),
+        scratch.file("cuda"),
+    );
+    focal_input(&input);
+    assert!(
+        op("sigmoid_focal_loss", &input, &cpu, &["--device", "cpu"])
+            .status
+            .success()
+    );
+    let run = Command::new(env!("CARGO_BIN_EXE_ocelli"))
+        .env("LD_PRELOAD", simulator)
+        .args([
+            "op",
+            "sigmoid_focal_loss",
+            "--device",
+            "cuda",
+            "--in",
+            input.to_str().unwrap(),
+        ])
+        .args(["--out", cuda.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&run.stderr);
+    if text.contains("holds no CUDA kernels") {
+        println!("skipped: {text}");
+        return;
+    }
+    assert!(run.status.success(), "{text}");
+    let loss = |path: &Path| {
+        TensorFile::open(path)
+            .unwrap()
+            .tensor("loss")
+            .unwrap()
+            .to_vec::<f32>()
+            .unwrap()[0]
+    };
+    assert!((loss(&cuda) - loss(&cpu)).abs() <= 1e-6 * loss(&cpu));
+}
+
+#[test]
 fn dtype_casts_the_input() {
     let scratch = Scratch::new("dtype");
     let (input, output) = (scratch.file("in"), scratch.file("out"));

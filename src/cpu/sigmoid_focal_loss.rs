@@ -258,3 +258,52 @@ impl Task {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logits(len: usize) -> Vec<f32> {
+        (0..len).map(|i| (i as f32 * 0.37).sin() * 20.0).collect()
+    }
+
+    #[test]
+    fn the_result_does_not_depend_on_the_number_of_threads() {
+        let logits = logits(3000 * 80);
+        let labels: Vec<i32> = (0..3000).map(|row| row % 97 - 2).collect();
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            pool.install(|| forward(&logits, &labels, 80, &Default::default()).unwrap())
+        };
+        assert_eq!(run(1).to_bits(), run(7).to_bits());
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn wider_registers_give_the_same_bits() {
+        if !is_x86_feature_detected!("avx2") {
+            println!("skipped: the processor has no AVX2");
+            return;
+        }
+        let task = Task::new(&SigmoidFocalLoss::default(), 0.7);
+        let (mut narrow, mut wide) = (logits(250), logits(250));
+        let sum = task.replace_lanes::<true>(&mut narrow);
+        // SAFETY: AVX2 was just found.
+        let same = unsafe { task.replace_avx2(&mut wide) };
+        assert_eq!((sum.to_bits(), narrow), (same.to_bits(), wide));
+    }
+
+    #[test]
+    fn lengths_are_checked() {
+        let params = SigmoidFocalLoss::default();
+        let error = forward(&[0f32; 5], &[-1, -1], 3, &params).unwrap_err();
+        let text = "sigmoid_focal_loss: logits must be 2 rows of 3, got 5 elements";
+        assert_eq!(error.to_string(), text);
+        let mut short = [0f32; 5];
+        let wrong = forward_backward(&[0f32; 6], &[-1, -1], 3, &params, 1.0, &mut short);
+        assert!(wrong.is_err());
+    }
+}

@@ -1,8 +1,8 @@
 //! The devices that a test program runs on.
 //!
-//! `OCELLI_TEST_DEVICE` chooses the CUDA device beside the CPU: `sim-sm_80` (the default) or `sim-sm_90a`, simulated, each with
-//! `PTXSIM_ARCH` alike; `gpu`; or `cpu` for none. A device that cannot be used is printed with the reason, or fails the
-//! tests where `OCELLI_REQUIRE_GPU=1` or `OCELLI_REQUIRE_SIM=1` says so.
+//! `OCELLI_TEST_DEVICE` chooses the CUDA device beside the CPU: `sim-sm_80` (the default) or `sim-sm_90a`, which are simulated; `gpu`; or
+//! `cpu` for none. A device that cannot be used is printed with the reason, or fails the tests where
+//! `OCELLI_REQUIRE_GPU=1` or `OCELLI_REQUIRE_SIM=1` says so.
 
 use ocelli::Device;
 use std::sync::OnceLock;
@@ -12,7 +12,15 @@ use std::sync::OnceLock;
 pub enum Target {
     Cpu,
     #[cfg(feature = "cuda")]
-    Cuda(ocelli::cuda::Context),
+    Cuda(Cuda),
+}
+
+/// A CUDA device, real or simulated.
+#[cfg(feature = "cuda")]
+#[derive(Debug, Clone)]
+pub struct Cuda {
+    pub context: ocelli::cuda::Context,
+    pub simulator: Option<&'static ptxsim::client::Simulator>,
 }
 
 impl Target {
@@ -21,8 +29,27 @@ impl Target {
         match self {
             Target::Cpu => Device::Cpu,
             #[cfg(feature = "cuda")]
-            Target::Cuda(context) => Device::Cuda(context.clone()),
+            Target::Cuda(cuda) => Device::Cuda(cuda.context.clone()),
         }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Cuda {
+    /// The launches of this thread since the last call, as the simulator saw them. Fails where it found anything wrong.
+    pub fn launches(&self) -> Vec<ptxsim::report::LaunchReport> {
+        let reports = self
+            .simulator
+            .map_or_else(Vec::new, |simulator| simulator.take_reports());
+        for report in &reports {
+            assert!(
+                report.findings.is_empty(),
+                "{}: {:#?}",
+                report.kernel,
+                report.findings
+            );
+        }
+        reports
     }
 }
 
@@ -30,73 +57,51 @@ impl Target {
 pub fn targets() -> &'static [Target] {
     static TARGETS: OnceLock<Vec<Target>> = OnceLock::new();
     TARGETS.get_or_init(|| {
-        let wanted = std::env::var("OCELLI_TEST_DEVICE").ok();
-        open(
-            wanted.as_deref(),
-            required("OCELLI_REQUIRE_SIM"),
-            required("OCELLI_REQUIRE_GPU"),
-        )
+        let wanted = std::env::var("OCELLI_TEST_DEVICE").unwrap_or_else(|_| "sim-sm_80".into());
+        let cuda = match wanted.as_str() {
+            "cpu" => None,
+            "gpu" | "sim-sm_80" | "sim-sm_90a" => cuda(&wanted),
+            other => {
+                panic!(
+                    "OCELLI_TEST_DEVICE must be cpu, sim-sm_80, sim-sm_90a or gpu, got `{other}`"
+                )
+            }
+        };
+        std::iter::once(Target::Cpu).chain(cuda).collect()
     })
 }
 
-fn required(variable: &str) -> bool {
-    std::env::var(variable).is_ok_and(|value| value == "1")
-}
-
-fn open(wanted: Option<&str>, require_sim: bool, require_gpu: bool) -> Vec<Target> {
-    let cuda = match wanted {
-        Some("cpu") => None,
-        Some("gpu") => gpu(require_gpu),
-        Some("sim-sm_80") | None => simulated("sm_80", require_sim),
-        Some("sim-sm_90a") => simulated("sm_90a", require_sim),
-        Some(other) => {
-            panic!("OCELLI_TEST_DEVICE must be cpu, sim-sm_80, sim-sm_90a or gpu, got `{other}`")
-        }
+/// Opens a CUDA device, prints that it is left out, or fails where it must not be.
+fn cuda(name: &str) -> Option<Target> {
+    let variable = if name == "gpu" {
+        "OCELLI_REQUIRE_GPU"
+    } else {
+        "OCELLI_REQUIRE_SIM"
     };
-    std::iter::once(Target::Cpu).chain(cuda).collect()
-}
-
-/// Prints that a device is left out, or fails where it must not be.
-fn skipped(device: &str, reason: &str, required: bool) -> Option<Target> {
-    assert!(!required, "{device} is required: {reason}");
-    println!("skipped: {device}: {reason}");
-    None
-}
-
-#[cfg(feature = "cuda")]
-fn gpu(required: bool) -> Option<Target> {
-    match ocelli::cuda::Context::new(0) {
-        Ok(context) => Some(Target::Cuda(context)),
-        Err(error) => skipped("gpu", &error.to_string(), required),
+    match open(name) {
+        Ok(target) => Some(target),
+        Err(reason) => {
+            let required = std::env::var(variable).is_ok_and(|value| value == "1");
+            assert!(!required, "{variable}=1, but {name}: {reason}");
+            println!("skipped: {name}: {reason}");
+            None
+        }
     }
 }
 
 #[cfg(feature = "cuda")]
-fn simulated(arch: &str, required: bool) -> Option<Target> {
-    let device = format!("sim-{arch}");
-    let chosen = std::env::var("PTXSIM_ARCH").unwrap_or_else(|_| "sm_80".into());
-    if chosen != arch {
-        return skipped(&device, &format!("PTXSIM_ARCH is {chosen}"), required);
-    }
-    if let Err(reason) = crate::simulator::load() {
-        return skipped(&device, &reason, required);
-    }
-    match ocelli::cuda::Context::new(0) {
-        Ok(context) => Some(Target::Cuda(context)),
-        Err(error) => skipped(&device, &error.to_string(), required),
-    }
+fn open(name: &str) -> Result<Target, String> {
+    use ptxsim::sim::Arch;
+    let simulator = match name {
+        "sim-sm_80" => Some(crate::simulator::load(Arch::Sm80)?),
+        "sim-sm_90a" => Some(crate::simulator::load(Arch::Sm90a)?),
+        _ => None,
+    };
+    let context = ocelli::cuda::Context::new(0).map_err(|error| error.to_string())?;
+    Ok(Target::Cuda(Cuda { context, simulator }))
 }
 
 #[cfg(not(feature = "cuda"))]
-fn gpu(required: bool) -> Option<Target> {
-    skipped("gpu", "the feature `cuda` is off", required)
-}
-
-#[cfg(not(feature = "cuda"))]
-fn simulated(arch: &str, required: bool) -> Option<Target> {
-    skipped(
-        &format!("sim-{arch}"),
-        "the feature `cuda` is off",
-        required,
-    )
+fn open(_: &str) -> Result<Target, String> {
+    Err("the feature `cuda` is off".into())
 }

@@ -4,7 +4,7 @@ use crate::device::{Target, targets};
 use ocelli::ops::nms;
 use ocelli::params::Nms;
 use ocelli::reference;
-use ocelli::testing::strategy::{SplitMix, size};
+use ocelli::testing::strategy::{SplitMix, cases, size};
 use ocelli::{DType, Device, Tensor};
 use proptest::prelude::*;
 
@@ -256,7 +256,7 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(cases(32)))]
     #[test]
     fn every_device_keeps_what_the_reference_keeps(case in case()) {
         check(&case)?;

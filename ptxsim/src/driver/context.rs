@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_uint, c_void};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
@@ -31,6 +31,8 @@ pub struct Context {
     thread_streams: Mutex<HashMap<ThreadId, Arc<Stream>>>,
     /// The error of a kernel, where such errors are deferred; 0 none.
     failure: AtomicU32,
+    /// Whether a call that synchronises has met the error: from then on every call returns it.
+    failure_is_known: AtomicBool,
 }
 
 impl Context {
@@ -46,6 +48,7 @@ impl Context {
             legacy_stream: Stream::default_of(handle, DefaultStream::Legacy),
             thread_streams: Mutex::default(),
             failure: AtomicU32::new(0),
+            failure_is_known: AtomicBool::new(false),
         })
     }
 
@@ -75,11 +78,22 @@ impl Context {
                 .compare_exchange(success, status.0, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// The error that a kernel left, if any.
-    fn check(&self) -> Result {
+    /// What a call that synchronises returns: the error that a kernel left, if any.
+    pub fn synchronize(&self) -> Result {
         match self.failure.load(Ordering::Acquire) {
             0 => Ok(()),
-            code => Err(Status(code)),
+            code => {
+                self.failure_is_known.store(true, Ordering::Release);
+                Err(Status(code))
+            }
+        }
+    }
+
+    fn check(&self) -> Result {
+        if self.failure_is_known.load(Ordering::Acquire) {
+            self.synchronize()
+        } else {
+            Ok(())
         }
     }
 }
@@ -126,7 +140,7 @@ thread_local! {
 }
 
 /// The current context; `INVALID_CONTEXT` if this thread has none, or the error that a kernel of it
-/// left where such errors are deferred.
+/// left where such errors are deferred and one call has returned it.
 pub fn current() -> Result<Arc<Context>> {
     let driver = driver()?;
     let handle = top().ok_or(Status::INVALID_CONTEXT)?;
@@ -360,7 +374,7 @@ exports! {
         for stream in created.chain([context.legacy_stream(), context.thread_stream()]) {
             stream.settle();
         }
-        Ok(())
+        context.synchronize()
     }
 
     fn cuProfilerStart() {

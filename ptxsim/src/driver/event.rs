@@ -151,6 +151,7 @@ exports! {
     fn cuEventQuery(event: Handle) {
         let event = driver()?.events.get(event)?;
         event.refuse_captured()?;
+        current()?.synchronize()?;
         if event.unfinished().is_empty() { Ok(()) } else { Err(Status::NOT_READY) }
     }
 
@@ -160,7 +161,7 @@ exports! {
         for work in event.unfinished() {
             work.wait();
         }
-        current().map(|_| ())
+        current()?.synchronize()
     }
 
     fn cuEventElapsedTime(milliseconds: Out<f32>, start: Handle, end: Handle) {

@@ -15,7 +15,9 @@ use super::stream;
 /// A copy without a stream: in the legacy default stream, and refused during captures.
 fn now(copy: Copy) -> Result {
     driver()?.captures.refuse_unsafe_call()?;
-    current()?.legacy_stream().submit(Operation::Copy(copy))
+    let context = current()?;
+    context.legacy_stream().submit(Operation::Copy(copy))?;
+    context.synchronize()
 }
 
 fn later(copy: Copy, stream: Handle) -> Result {

@@ -208,12 +208,13 @@ exports! {
         stream.refuse_capture()?;
         stream.settle_before_work()?;
         stream.settle();
-        Ok(())
+        current()?.synchronize()
     }
 
     fn cuStreamQuery(stream: Handle) {
         let stream = find(stream)?;
         stream.refuse_capture()?;
+        current()?.synchronize()?;
         if stream.unfinished().is_empty() { Ok(()) } else { Err(Status::NOT_READY) }
     }
 

@@ -5,6 +5,7 @@ use super::lanes::{LaneLoop, instruction};
 use super::registers::{Dest, Registers, Source};
 use super::special;
 use super::step::Step;
+use super::value::Word;
 use crate::memory::{LANES, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Window, window_of};
 use crate::program::decoder::{Decoder, Unsupported, unfit};
 use crate::program::operands::{AnyDest, AnySource, Place};
@@ -44,10 +45,24 @@ fn mov(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
                     .collect(),
             ))
         }
-        _ if ty.size() == 8 => d.map1(i, |a: u64| a),
-        _ if ty.size() == 2 => d.map1(i, |a: u16| a),
-        _ => d.map1(i, |a: u32| a),
+        _ if ty.size() == 8 => move_register(d.dest::<u64>(to)?, d.source(from)?, u64::MAX),
+        _ => {
+            let keep = u32::MAX >> (32 - 8 * ty.size());
+            move_register(d.dest::<u32>(to)?, d.source(from)?, keep)
+        }
     }
+}
+
+/// A move of the bits of `keep`; no [`lanes::map1`](super::lanes::map1), whose results are computed.
+fn move_register<W: Word>(
+    dest: Dest<W>,
+    source: Source<W>,
+    keep: W,
+) -> Result<Execute, Unsupported> {
+    Ok(Box::new(move |warp, mask| {
+        W::file_mut(warp.registers).copy(dest, source, mask, keep);
+        Step::Next
+    }))
 }
 
 /// One 64-bit half of a 128-bit move.

@@ -1,6 +1,6 @@
 //! `ld`, `ldu` and `st` of all state spaces.
 
-use super::access::Space;
+use super::access::{Home, Space};
 use super::observe::Access;
 use super::registers::{Dest, Row};
 use super::step::Step;
@@ -283,10 +283,29 @@ fn store(
                 }
             };
             row.set_defined(offset, size, defined);
+            if lanes & !defined != 0 && home == Home::Global {
+                check_stored(warp, origin, lanes & !defined);
+            }
         }
         left &= !lanes;
     }
     Ok(())
+}
+
+/// Reports the lanes of `undefined` that store to global memory what was computed from values that
+/// nothing wrote. A copy of such a value is no use of it.
+#[cold]
+fn check_stored(warp: &mut Warp<'_>, origin: &Origin, undefined: u32) {
+    let computed = match *origin {
+        Origin::Any(AnySource::Word(source)) => warp.registers.computed(source),
+        Origin::Any(AnySource::Long(source)) => warp.registers.computed(source),
+        Origin::Pair(halves) => halves
+            .into_iter()
+            .fold(0, |all, half| all | warp.registers.computed(half.source())),
+    };
+    if undefined & computed != 0 {
+        warp.find_undefined(undefined & computed, "a result that is stored");
+    }
 }
 
 /// Stores elements of up to 4 bytes.

@@ -96,6 +96,9 @@ impl Predicate {
 pub struct File<W> {
     rows: Vec<Row<W>>,
     defined: Vec<u32>,
+    /// Lanes whose undefined value was computed from others and not only copied; what it says of
+    /// defined lanes has no meaning.
+    computed: Vec<u32>,
     base: usize,
     constants: Arc<Vec<Row<W>>>,
 }
@@ -106,6 +109,7 @@ impl<W: Word> File<W> {
         File {
             rows: vec![[W::default(); LANES]; slots],
             defined: vec![0; slots],
+            computed: vec![0; slots],
             base: 0,
             constants,
         }
@@ -114,6 +118,7 @@ impl<W: Word> File<W> {
     /// Forgets all values: the start of another block.
     pub fn reset(&mut self) {
         self.defined.fill(0);
+        self.computed.fill(0);
         self.base = 0;
     }
 
@@ -122,9 +127,13 @@ impl<W: Word> File<W> {
         if self.rows.len() < base + slots {
             self.rows.resize(base + slots, [W::default(); LANES]);
             self.defined.resize(base + slots, 0);
+            self.computed.resize(base + slots, 0);
         }
         for defined in &mut self.defined[base..base + slots] {
             *defined &= !fresh;
+        }
+        for computed in &mut self.computed[base..base + slots] {
+            *computed &= !fresh;
         }
     }
 
@@ -164,6 +173,34 @@ impl<W: Word> File<W> {
             let old = &mut self.defined[index];
             *old = *old & !mask | defined & mask;
         }
+        self.computed[index] &= defined | !mask;
+    }
+
+    /// As [`File::write`], of values that were computed: undefined ones are no mere copies.
+    #[inline(always)]
+    pub fn write_result(&mut self, dest: Dest<W>, mask: u32, defined: u32, values: &Row<W>) {
+        self.write(dest, mask, defined, values);
+        self.computed[self.base + dest.0 as usize] |= mask & !defined;
+    }
+
+    /// Lanes of a register whose undefined value was computed from others. For defined lanes it
+    /// says nothing.
+    #[inline(always)]
+    pub fn computed(&self, source: Source<W>) -> u32 {
+        if source.is_constant() {
+            0
+        } else {
+            self.computed[self.base + source.0 as usize]
+        }
+    }
+
+    /// Copies the lanes of `mask`, of which `keep` selects the bits.
+    #[inline(always)]
+    pub fn copy(&mut self, dest: Dest<W>, source: Source<W>, mask: u32, keep: W) {
+        let (defined, computed) = (self.defined(source), self.computed(source));
+        let row = self.read(source).map(|value| value & keep);
+        self.write(dest, mask, defined, &row);
+        self.computed[self.base + dest.0 as usize] |= computed & mask;
     }
 
     /// Sets which of the lanes of `mask` are defined, and leaves the values.
@@ -313,5 +350,23 @@ impl Registers {
     #[inline(always)]
     pub fn write<W: Word>(&mut self, dest: Dest<W>, mask: u32, defined: u32, values: &Row<W>) {
         W::file_mut(self).write(dest, mask, defined, values);
+    }
+
+    /// As [`File::write_result`].
+    #[inline(always)]
+    pub fn write_result<W: Word>(
+        &mut self,
+        dest: Dest<W>,
+        mask: u32,
+        defined: u32,
+        values: &Row<W>,
+    ) {
+        W::file_mut(self).write_result(dest, mask, defined, values);
+    }
+
+    /// As [`File::computed`].
+    #[inline(always)]
+    pub fn computed<W: Word>(&self, source: Source<W>) -> u32 {
+        W::file(self).computed(source)
     }
 }

@@ -6,7 +6,7 @@ use crate::program::slots::FileKind;
 use crate::ptx::ast::Operand;
 
 /// A register's representation: `u32` for registers of up to 32 bits, `u64` for 64-bit ones.
-pub trait Word: Copy + Default + Send + Sync + 'static {
+pub trait Word: Copy + Default + std::ops::BitAnd<Output = Self> + Send + Sync + 'static {
     /// The file that holds such registers.
     const FILE: FileKind;
     /// Decodes a source of this width.

@@ -110,6 +110,9 @@ impl Kind {
             Kind::F64 => [floats(F64), fractions64()].concat(),
             Kind::F16x2 => pairs(&floats(F16)),
             Kind::Bf16x2 => pairs(&floats(BF16)),
+            Kind::SmallF16x2 | Kind::SmallBf16x2 | Kind::SmallF32 | Kind::SmallF64 => [-3, 0, 1, 4]
+                .map(|value| self.small(value, 1 - value))
+                .into(),
             Kind::Moderate => [
                 0.0f32, -0.0, 1.0, -1.0, 0.5, 1.5, 2.0, 3.0, 10.0, 0.1, -7.25, 60.0, 1e-3, -1e-5,
             ]
