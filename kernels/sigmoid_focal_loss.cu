@@ -1,13 +1,16 @@
 // Sigmoid focal loss: the sum over a matrix of logits and, in the same pass, its gradient.
 //
-// Reads:   logits [R, K] T, labels [R] i32 (class, -1 background, any other: row left out), upstream [1] f32 or null
+// Reads:   logits [R, K] T; labels [R] i32: a class, -1 for background, any other leaves the row
+//          out; upstream [1] f32 or null
 // Writes:  gradient [R, K] T (the gradient kernels), sums [blocks] f64, then loss [1] f32
-// Launch:  <<<blocks, 256>>>, any number of blocks; then sigmoid_focal_loss_finish_f32 <<<1, 256>>> on the same stream
-// Order:   each thread adds its own elements in order, then warp, block and finish add in a fixed tree: the result depends
-//          on the number of blocks, and on nothing else
-// Cost:    R * K elements read (and as many written), 4 R bytes of labels from DRAM; about 27 instructions an element,
-//          two of them special functions
-// Source:  Lin et al., "Focal Loss for Dense Object Detection", 2017, equation 5; see src/reference/sigmoid_focal_loss.rs
+// Launch:  <<<blocks, 256>>>, any number of blocks; then sigmoid_focal_loss_finish_f32 <<<1, 256>>>
+//          on the same stream
+// Order:   each thread adds its own elements in order, then warp, block and finish add in a fixed
+//          tree: the result depends on the number of blocks, and on nothing else
+// Cost:    R * K elements read (and as many written), 4 R bytes of labels from DRAM; about 27
+//          instructions an element, two of them special functions
+// Source:  Lin et al., "Focal Loss for Dense Object Detection", 2017, equation 5; see
+//          src/reference/sigmoid_focal_loss.rs
 // archs: sm_80
 
 #include "common/numeric.cuh"
@@ -45,9 +48,10 @@ struct Element {
   float slope;
 };
 
-// Unweighted loss and slope at z, which grows towards the wrong answer: the logit of a negative, minus that of a positive.
-// One exponential t = exp(-|z|) gives sigmoid(|z|) = 1 / (1 + t), sigmoid(-|z|) = t / (1 + t) and
-// softplus(z) = max(z, 0) + ln(1 + t), each exact in its tail. STANDARD: gamma is 2 and nothing is smoothed.
+// Unweighted loss and slope at z, which grows towards the wrong answer: the logit of a negative,
+// minus that of a positive. One exponential t = exp(-|z|) gives sigmoid(|z|) = 1 / (1 + t),
+// sigmoid(-|z|) = t / (1 + t) and softplus(z) = max(z, 0) + ln(1 + t), each exact in its tail.
+// STANDARD: gamma is 2 and nothing is smoothed.
 template <typename T, bool STANDARD>
 __device__ __forceinline__ Element focal(float z, const Scalars& scalars) {
   const float t = exp_of_minus<T>(fabsf(z));
@@ -60,12 +64,14 @@ __device__ __forceinline__ Element focal(float z, const Scalars& scalars) {
   const float focus = STANDARD ? wrong * wrong : powf(wrong, scalars.gamma);
   const float gamma = STANDARD ? 2.0f : scalars.gamma;
   const float smoothed = STANDARD ? 0.0f : scalars.smoothed;
-  // At infinity `right` is 0, and 0 times the largest number is the limit that 0 times infinity is not.
+  // At infinity `right` is 0, and 0 times the largest number is the limit that 0 times infinity is
+  // not.
   const float pull = gamma * right * fminf(entropy, FLT_MAX);
   return {focus * entropy, focus * (pull + (wrong - smoothed))};
 }
 
-// Elements of one thread, of which `count` exist: their place in the tile, and their values, which become gradients.
+// Elements of one thread, of which `count` exist: their place in the tile, and their values, which
+// become gradients.
 template <typename T>
 struct Span {
   int first;
@@ -73,7 +79,8 @@ struct Span {
   float values[kVector<T>];
 };
 
-// All elements are counted negatives, gamma is 2, nothing is smoothed: the bulk of every real batch.
+// All elements are counted negatives, gamma is 2, nothing is smoothed: the bulk of every real
+// batch.
 template <typename T, bool GRADIENT>
 __device__ __forceinline__ float negatives(Span<T>& span, const Scalars& scalars, float scale) {
   const float slope = scalars.negative_weight * scale;
@@ -89,7 +96,8 @@ __device__ __forceinline__ float negatives(Span<T>& span, const Scalars& scalars
 
 // Any mixture of positives, negatives, ignored rows and ends of rows.
 template <typename T, bool GRADIENT, bool STANDARD>
-__device__ __forceinline__ float mixture(Span<T>& span, const Scalars& scalars, const int* labels, int row, float scale) {
+__device__ __forceinline__ float mixture(Span<T>& span, const Scalars& scalars, const int* labels,
+                                         int row, float scale) {
   int column = span.first - row * scalars.classes;
   int label = labels[row];
   float sum = 0.0f;
@@ -113,19 +121,23 @@ __device__ __forceinline__ float mixture(Span<T>& span, const Scalars& scalars, 
   return sum;
 }
 
-// Whether no element of the span is positive or ignored. It touches the rows `first` to `last`; with two rows between them or
-// more, or where in doubt, the answer is no.
-__device__ __forceinline__ bool all_negative(const int* labels, int first, int last, int column, int count, int classes) {
+// Whether no element of the span is positive or ignored. It touches the rows `first` to `last`;
+// with two rows between them or more, or where in doubt, the answer is no.
+__device__ __forceinline__ bool all_negative(const int* labels, int first, int last, int column,
+                                             int count, int classes) {
   const int label = labels[first];
-  const bool here = label == -1 || (label >= 0 && label < classes && static_cast<unsigned>(label - column) >= static_cast<unsigned>(count));
-  if (last == first) return here;
   const int next = labels[last];
+  // A class to the left of the span has a negative distance, which is a large unsigned one.
+  const bool outside = static_cast<unsigned>(label - column) >= static_cast<unsigned>(count);
+  const bool here = label == -1 || (label >= 0 && label < classes && outside);
+  if (last == first) return here;
   return here && last == first + 1 && (next == -1 || (next >= count && next < classes));
 }
 
+// Sum over a tile, and its gradients.
 template <typename T, bool GRADIENT>
-__device__ __forceinline__ float tile(const Scalars& scalars, const T* logits, const int* labels, T* gradient, int elements,
-                                      float scale) {
+__device__ __forceinline__ float tile(const Scalars& scalars, const T* logits, const int* labels,
+                                      T* gradient, int elements, float scale) {
   const bool standard = scalars.gamma == 2.0f && scalars.smoothed == 0.0f;
   float sum = 0.0f;
   for (int first = threadIdx.x * kVector<T>; first < elements; first += kThreads * kVector<T>) {
@@ -138,7 +150,9 @@ __device__ __forceinline__ float tile(const Scalars& scalars, const T* logits, c
       load_vector(logits + first, span.values);
     } else {
 #pragma unroll
-      for (int i = 0; i < kVector<T>; ++i) span.values[i] = i < span.count ? to_float(logits[first + i]) : 0.0f;
+      for (int i = 0; i < kVector<T>; ++i) {
+        span.values[i] = i < span.count ? to_float(logits[first + i]) : 0.0f;
+      }
     }
     const int row = divide(first, scalars.by_classes);
     const int last = divide(first + span.count - 1, scalars.by_classes);
@@ -165,16 +179,16 @@ __device__ __forceinline__ float tile(const Scalars& scalars, const T* logits, c
 
 // Tiles of whole rows, dealt out to the blocks in turn.
 template <typename T, bool GRADIENT>
-__device__ __forceinline__ void pass(const Scalars& scalars, const T* logits, const int* labels, double* sums,
-                                     const float* upstream, T* gradient) {
+__device__ __forceinline__ void pass(const Scalars& scalars, const T* logits, const int* labels,
+                                     double* sums, const float* upstream, T* gradient) {
   const float scale = GRADIENT && upstream != nullptr ? scalars.scale * *upstream : scalars.scale;
   float sum = 0.0f;
   for (long long row = 1LL * blockIdx.x * scalars.rows_per_tile; row < scalars.rows;
        row += 1LL * gridDim.x * scalars.rows_per_tile) {
     const long long offset = row * scalars.classes;
-    const int rows = static_cast<int>(min(scalars.rows - row, static_cast<long long>(scalars.rows_per_tile)));
-    sum += tile<T, GRADIENT>(scalars, logits + offset, labels + row, GRADIENT ? gradient + offset : nullptr,
-                             rows * scalars.classes, scale);
+    const int rows = static_cast<int>(min(scalars.rows - row, 0LL + scalars.rows_per_tile));
+    sum += tile<T, GRADIENT>(scalars, logits + offset, labels + row,
+                             GRADIENT ? gradient + offset : nullptr, rows * scalars.classes, scale);
   }
   const double block = block_sum<kThreads>(sum);
   if (threadIdx.x == 0) sums[blockIdx.x] = block;
@@ -190,34 +204,37 @@ sigmoid_focal_loss_finish_f32(int blocks, float normalizer, const double* sums, 
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-sigmoid_focal_loss_forward_f32(Scalars scalars, const float* logits, const int* labels, double* sums) {
+sigmoid_focal_loss_forward_f32(Scalars scalars, const float* logits, const int* labels,
+                               double* sums) {
   pass<float, false>(scalars, logits, labels, sums, nullptr, nullptr);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-sigmoid_focal_loss_forward_f16(Scalars scalars, const __half* logits, const int* labels, double* sums) {
+sigmoid_focal_loss_forward_f16(Scalars scalars, const __half* logits, const int* labels,
+                               double* sums) {
   pass<__half, false>(scalars, logits, labels, sums, nullptr, nullptr);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-sigmoid_focal_loss_forward_bf16(Scalars scalars, const __nv_bfloat16* logits, const int* labels, double* sums) {
+sigmoid_focal_loss_forward_bf16(Scalars scalars, const __nv_bfloat16* logits, const int* labels,
+                                double* sums) {
   pass<__nv_bfloat16, false>(scalars, logits, labels, sums, nullptr, nullptr);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-sigmoid_focal_loss_gradient_f32(Scalars scalars, const float* logits, const int* labels, double* sums, const float* upstream,
-                                float* gradient) {
+sigmoid_focal_loss_gradient_f32(Scalars scalars, const float* logits, const int* labels,
+                                double* sums, const float* upstream, float* gradient) {
   pass<float, true>(scalars, logits, labels, sums, upstream, gradient);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-sigmoid_focal_loss_gradient_f16(Scalars scalars, const __half* logits, const int* labels, double* sums, const float* upstream,
-                                __half* gradient) {
+sigmoid_focal_loss_gradient_f16(Scalars scalars, const __half* logits, const int* labels,
+                                double* sums, const float* upstream, __half* gradient) {
   pass<__half, true>(scalars, logits, labels, sums, upstream, gradient);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-sigmoid_focal_loss_gradient_bf16(Scalars scalars, const __nv_bfloat16* logits, const int* labels, double* sums,
-                                 const float* upstream, __nv_bfloat16* gradient) {
+sigmoid_focal_loss_gradient_bf16(Scalars scalars, const __nv_bfloat16* logits, const int* labels,
+                                 double* sums, const float* upstream, __nv_bfloat16* gradient) {
   pass<__nv_bfloat16, true>(scalars, logits, labels, sums, upstream, gradient);
 }

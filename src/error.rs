@@ -7,8 +7,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// What can go wrong, in two families.
 ///
-/// [`Error::Input`] and [`Error::File`] say that what was passed in is not acceptable. All others say that
-/// the machine cannot do what was asked, and what would help.
+/// [`Error::Input`] and [`Error::File`] say that what was passed in is not acceptable. All others
+/// say that the machine cannot do what was asked, and what would help.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
@@ -111,16 +111,18 @@ impl fmt::Display for Error {
             ),
             Error::NoDevice { ordinal, count } => write!(
                 f,
-                "no CUDA device {ordinal}: the driver offers {count}; see CUDA_VISIBLE_DEVICES, or use the CPU device"
+                "no CUDA device {ordinal}: the driver offers {count}; see CUDA_VISIBLE_DEVICES, or \
+                 use the CPU device"
             ),
             Error::KernelsNotBuilt { reason } => write!(
                 f,
-                "this build of ocelli holds no CUDA kernels ({reason}): make nvcc available (OCELLI_NVCC, CUDA_HOME or PATH) and build again"
+                "this build of ocelli holds no CUDA kernels ({reason}): make nvcc available \
+                 (OCELLI_NVCC, CUDA_HOME or PATH) and build again"
             ),
             Error::ImageUnfit { image, reason } => write!(
                 f,
-                "the kernels of `{image}` do not run here ({reason}): they need an Ampere or newer GPU and a driver \
-                 at least as new as the nvcc that built them"
+                "the kernels of `{image}` do not run here ({reason}): they need an Ampere or newer \
+                 GPU and a driver at least as new as the nvcc that built them"
             ),
             Error::Driver { doing, reason } => {
                 write!(f, "the CUDA driver failed while {doing}: {reason}")

@@ -1,7 +1,8 @@
 //! Hand-written CUDA kernels for detection and attention, checked against a CPU reference.
 //!
 //! - [`ops`]: the ops. One call checks its input and runs on the device where the tensors lie.
-//! - [`reference`](mod@reference): the definition of each op, in plain loops: what everything else is tested against.
+//! - [`reference`](mod@reference): the definition of each op, in plain loops: what everything else is
+//!   tested against.
 //! - [`cuda`]: the raw entries, for those who bring their own buffers, stream and workspace.
 //! - [`cpu`]: the same for the processor, on slices.
 //! - [`io`]: tensors in files.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// `(image, symbol)` of every `extern "C"` function in the `.cu` files below `dir`. An image is named after its file's path
-/// below `root`.
+/// `(image, symbol)` of every `extern "C"` function in the `.cu` files below `dir`. An image is
+/// named after its file's path below `root`.
 fn defined(root: &Path, dir: &Path, found: &mut BTreeSet<(String, String)>) {
     for entry in fs::read_dir(dir).expect("kernels is readable") {
         let path = entry.expect("kernels is readable").path();

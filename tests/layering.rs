@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What each module of `src/` may import from the crate. `testing` serves tests of all layers and may see any.
+/// What each module of `src/` may import from the crate. `testing` serves tests of all layers and
+/// may see any.
 const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("error", &[]),
     ("dtype", &[]),

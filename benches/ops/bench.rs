@@ -64,7 +64,8 @@ impl Bench {
         if self.smoke { size / 100 } else { size }
     }
 
-    /// Times `prepare(device)()` on each device. `bytes` is what one call must read and write at least.
+    /// Times `prepare(device)()` on each device. `bytes` is what one call must read and write at
+    /// least.
     ///
     /// `prepare` makes the inputs, checks the answer and returns the call.
     pub fn case<F: FnMut()>(
@@ -104,7 +105,8 @@ impl Bench {
     }
 }
 
-/// Median, spread between the quartiles, and share of the peak. Nothing where a filter left the case out.
+/// Median, spread between the quartiles, and share of the peak. Nothing where a filter left the
+/// case out.
 fn summary(name: &str, mut samples: Vec<f64>, bytes: f64, peak: f64) -> Option<String> {
     samples.sort_by(f64::total_cmp);
     let quartile = |quarter: usize| samples.get(samples.len() * quarter / 4).copied();
@@ -128,7 +130,8 @@ fn time(device: &Device, calls: u64, call: &mut impl FnMut()) -> Duration {
     }
 }
 
-/// Sums what device events say of each call, after as many bytes were written as would fill the L2 twice.
+/// Sums what device events say of each call, after as many bytes were written as would fill the L2
+/// twice.
 #[cfg(feature = "cuda")]
 fn time_on_cuda(context: &Context, calls: u64, call: &mut impl FnMut()) -> Duration {
     /// Events in flight: a few are enough to keep the device busy.

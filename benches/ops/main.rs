@@ -1,8 +1,9 @@
 //! Speed of each op, on the CPU and on the first GPU.
 //!
-//! A case states the bytes it must move and checks its answer before it is timed; data are random. On CUDA each call is
-//! timed by device events with a cold L2. Besides criterion's report, one line a case gives the median, the spread and the
-//! share of the bandwidth that a copy reached on the same device just before.
+//! A case states the bytes it must move and checks its answer before it is timed; data are random.
+//! On CUDA each call is timed by device events with a cold L2. Besides criterion's report, one line
+//! a case gives the median, the spread and the share of the bandwidth that a copy reached on the
+//! same device just before.
 
 mod bench;
 mod sigmoid_focal_loss;

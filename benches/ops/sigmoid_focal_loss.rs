@@ -9,7 +9,8 @@ use ocelli::{DType, Device, Tensor};
 const ANCHORS: usize = 201_600;
 const CLASSES: usize = 80;
 
-/// Logits around the prior of a fresh RetinaNet, -ln(99), and labels of which 1 in 400 is a class and 1 in 100 ignored.
+/// Logits around the prior of a fresh RetinaNet, -ln(99), and labels of which 1 in 400 is a class
+/// and 1 in 100 ignored.
 fn inputs(device: &Device, rows: usize, dtype: DType) -> (Tensor, Tensor) {
     let mut logits = Data::Spread(1.5).values(rows * CLASSES, 1);
     logits.iter_mut().for_each(|x| *x -= 4.595_119_5);

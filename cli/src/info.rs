@@ -43,7 +43,8 @@ fn devices(text: &mut String) -> Result<()> {
                 let (major, minor) = gpu.compute_capability;
                 writeln!(
                     text,
-                    "cuda:{ordinal}: {}, compute capability {major}.{minor}, {} multiprocessors, driver for CUDA {}",
+                    "cuda:{ordinal}: {}, compute capability {major}.{minor}, {} multiprocessors, \
+                     driver for CUDA {}",
                     gpu.name,
                     gpu.multiprocessors,
                     cuda::driver_version()?

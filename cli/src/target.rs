@@ -23,7 +23,8 @@ pub enum Choice {
     Cuda,
 }
 
-/// The chosen target; by default the GPU where one can be used, else the CPU. Says on standard error which.
+/// The chosen target; by default the GPU where one can be used, else the CPU. Says on standard
+/// error which.
 pub fn open(choice: Option<Choice>) -> Result<Target> {
     match choice {
         Some(Choice::Reference) => Ok(Target::Reference),

@@ -17,8 +17,8 @@ __device__ __forceinline__ float exp2_approximate(float x) {
   return result;
 }
 
-// exp(-a), a >= 0. Where results are rounded to 16 bits, the rounding of a * log2(e), 6e-8 * a relative in the result, is below
-// half of f16's 5e-4 for every a whose result is not zero.
+// exp(-a), a >= 0. Where results are rounded to 16 bits, the rounding of a * log2(e), 6e-8 * a
+// relative in the result, is below half of f16's 5e-4 for every a whose result is not zero.
 template <typename T>
 __device__ __forceinline__ float exp_of_minus(float a) {
   if constexpr (sizeof(T) == 2) {
@@ -28,8 +28,8 @@ __device__ __forceinline__ float exp_of_minus(float a) {
   }
 }
 
-// ln(1 + t), 0 <= t <= 1, relative error 3e-7 (float) or 9e-6 (16 bits): t times the polynomial nearest to ln(1 + t) / t (Remez),
-// so exact in the tail where 1 + t rounds to 1.
+// ln(1 + t), 0 <= t <= 1, relative error 3e-7 (float) or 9e-6 (16 bits): t times the polynomial
+// nearest to ln(1 + t) / t (Remez), so exact in the tail where 1 + t rounds to 1.
 template <typename T>
 __device__ __forceinline__ float ln_1p(float t) {
   if constexpr (sizeof(T) == 2) {

@@ -25,7 +25,9 @@ __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float value) 
 }
 
 // The 4 / sizeof(T) elements in a word, the first in its low bits.
-__device__ __forceinline__ void unpack(unsigned word, float* values, float) { values[0] = __uint_as_float(word); }
+__device__ __forceinline__ void unpack(unsigned word, float* values, float) {
+  values[0] = __uint_as_float(word);
+}
 __device__ __forceinline__ void unpack(unsigned word, float* values, __half) {
   values[0] = __half2float(__ushort_as_half(static_cast<unsigned short>(word)));
   values[1] = __half2float(__ushort_as_half(static_cast<unsigned short>(word >> 16)));
@@ -37,7 +39,9 @@ __device__ __forceinline__ void unpack(unsigned word, float* values, __nv_bfloat
 }
 
 // The word that `unpack` takes apart, each element rounded to nearest, ties to even.
-__device__ __forceinline__ unsigned pack(const float* values, float) { return __float_as_uint(values[0]); }
+__device__ __forceinline__ unsigned pack(const float* values, float) {
+  return __float_as_uint(values[0]);
+}
 __device__ __forceinline__ unsigned pack(const float* values, __half) {
   const __half2 both = __floats2half2_rn(values[0], values[1]);
   return __half_as_ushort(both.x) | static_cast<unsigned>(__half_as_ushort(both.y)) << 16;
@@ -47,8 +51,8 @@ __device__ __forceinline__ unsigned pack(const float* values, __nv_bfloat16) {
   return __bfloat16_as_ushort(both.x) | static_cast<unsigned>(__bfloat16_as_ushort(both.y)) << 16;
 }
 
-// Loads 16 bytes from a 16-byte aligned address. The line is marked to leave the caches first: what is streamed is read once.
-// The calling thread alone takes part.
+// Loads 16 bytes from a 16-byte aligned address. The line is marked to leave the caches first: what
+// is streamed is read once. The calling thread alone takes part.
 template <typename T>
 __device__ __forceinline__ void load_vector(const T* from, float (&values)[kVector<T>]) {
   constexpr int kWord = 4 / sizeof(T);
@@ -59,11 +63,12 @@ __device__ __forceinline__ void load_vector(const T* from, float (&values)[kVect
   unpack(words.w, values + 3 * kWord, T());
 }
 
-// Stores 16 bytes to a 16-byte aligned address. By intrinsic: nvcc 13.0 splits a plain assignment into four stores.
+// Stores 16 bytes to a 16-byte aligned address. By intrinsic: nvcc 13.0 splits a plain assignment
+// into four stores.
 template <typename T>
 __device__ __forceinline__ void store_vector(T* to, const float (&values)[kVector<T>]) {
   constexpr int kWord = 4 / sizeof(T);
-  const uint4 words = make_uint4(pack(values, T()), pack(values + kWord, T()), pack(values + 2 * kWord, T()),
-                                 pack(values + 3 * kWord, T()));
+  const uint4 words = make_uint4(pack(values, T()), pack(values + kWord, T()),
+                                 pack(values + 2 * kWord, T()), pack(values + 3 * kWord, T()));
   __stwb(reinterpret_cast<uint4*>(to), words);
 }

@@ -1,13 +1,13 @@
 //! Time of a bf16 attention forward of one head, 1024 x 1024 x 128, on one core.
 //!
 //! `cargo bench -p ptxsim --bench attention`. `attention.cu` is the kernel; three rows of its result
-//! are checked first.
+//! are checked first. Each figure is the median of five launches.
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
 use ptxsim::memory::Memory;
 use ptxsim::sim::{self, Arch, Checks, LaunchConfig, Module};
 use std::sync::Arc;
+use std::time::Instant;
 
 const ROWS: usize = 1024;
 const HEAD: usize = 128;
@@ -49,7 +49,7 @@ fn reference(i: usize, q: &[bf16], k: &[bf16], v: &[bf16], scale: f64) -> Vec<f6
     (0..HEAD).map(column).collect()
 }
 
-fn attention(criterion: &mut Criterion) {
+fn main() {
     let memory = Arc::new(Memory::new(1 << 30));
     let (q, k, v) = (values(1), values(2), values(3));
     let length = (ROWS * HEAD * 2) as u64;
@@ -99,24 +99,22 @@ fn attention(criterion: &mut Criterion) {
             );
         }
     }
-    let mut group = criterion.benchmark_group("attention 1024 x 1024 x 128");
-    group.throughput(Throughput::Elements(
-        outcome.report.counters.warp_instructions,
-    ));
+    let instructions = outcome.report.counters.warp_instructions;
+    println!("{instructions} warp instructions");
     for checks in [Checks::Off, Checks::Memory, Checks::All] {
-        group.bench_function(
-            BenchmarkId::from_parameter(format!("{checks:?}")),
-            |bencher| {
-                bencher.iter(|| launch(checks));
-            },
+        let mut seconds: Vec<f64> = (0..5)
+            .map(|_| {
+                let start = Instant::now();
+                let outcome = launch(checks);
+                assert!(outcome.result.is_ok(), "{outcome:?}");
+                start.elapsed().as_secs_f64()
+            })
+            .collect();
+        seconds.sort_by(f64::total_cmp);
+        let rate = instructions as f64 / seconds[2] / 1e6;
+        println!(
+            "{checks:?}: {:.3} s, {rate:.1} M warp instructions/s",
+            seconds[2]
         );
     }
-    group.finish();
 }
-
-criterion_group! {
-    name = benches;
-    config = Criterion::default().sample_size(10);
-    targets = attention
-}
-criterion_main!(benches);

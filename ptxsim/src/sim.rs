@@ -272,6 +272,9 @@ fn sources(program: &Program) -> Sources {
 
 /// Local memory that calls may need beyond one frame of each function, in bytes.
 const RECURSION_BYTES: u32 = 8192;
+/// Bytes of what a cooperative grid synchronises through. Cooperative groups use the first 8: a
+/// size and a counter.
+const GRID_WORKSPACE_BYTES: u64 = 64;
 
 /// Local memory of a thread: a frame of each function, and some more where functions are called,
 /// since calls may be recursive.
@@ -298,6 +301,10 @@ pub fn launch(
     params: &[u8],
     checks: Checks,
 ) -> Outcome {
+    let workspace = config
+        .cooperative
+        .then(|| memory.register_module_memory("the grid's workspace", GRID_WORKSPACE_BYTES, &[]));
+    let workspace = workspace.flatten();
     let view = memory.snapshot();
     let shared_bytes = match config.dynamic_shared {
         0 => kernel.info.static_shared,
@@ -318,6 +325,7 @@ pub fn launch(
         directives: kernel.info.directives.clone(),
         printed: String::new(),
         heap: kernel.heap.clone(),
+        grid_workspace: workspace.unwrap_or(0),
         effects: 0,
     };
     let result = match Buffer::untracked(kernel.info.param_bytes as usize, 0) {
@@ -333,6 +341,10 @@ pub fn launch(
         Some(_) => Err(LaunchError::InvalidValue),
         None => Err(LaunchError::OutOfResources),
     };
+    if let Some(workspace) = workspace {
+        // It is live: nobody else knows its address.
+        let _ = memory.free(workspace);
+    }
     // As on a device, nobody learns when standard output is closed.
     let _ = std::io::stdout().write_all(launch.printed.as_bytes());
     let report = LaunchReport {

@@ -5,17 +5,9 @@ mod common;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use common::{SAXPY, context, function, simulator};
+use common::{SAXPY, context, function, saxpy, shape, simulator};
 use cudarc::driver::{DriverError, LaunchConfig, PushKernelArg, result, sys};
 use sys::CUresult;
-
-fn shape(blocks: u32, threads: u32) -> LaunchConfig {
-    LaunchConfig {
-        grid_dim: (blocks, 1, 1),
-        block_dim: (threads, 1, 1),
-        shared_mem_bytes: 0,
-    }
-}
 
 #[test]
 fn device_says_what_it_is() {
@@ -48,15 +40,22 @@ fn copies_and_memsets() {
 fn kernel_computes_and_is_counted() {
     let context = context();
     let stream = context.new_stream().unwrap();
-    let saxpy = function(&context, SAXPY, "saxpy");
+    let kernel = function(&context, SAXPY, "saxpy");
     let n = 1000u32;
     let x: Vec<f32> = (0..n).map(|i| i as f32).collect();
     let device_x = stream.clone_htod(&x).unwrap();
     let mut y = stream.clone_htod(&vec![1.0f32; n as usize]).unwrap();
     simulator().take_reports();
-    let mut launch = stream.launch_builder(&saxpy);
-    launch.arg(&mut y).arg(&device_x).arg(&2.0f32).arg(&n);
-    unsafe { launch.launch(shape(n.div_ceil(128), 128)) }.unwrap();
+    saxpy(
+        &stream,
+        &kernel,
+        shape(n.div_ceil(128), 128),
+        &mut y,
+        &device_x,
+        2.0,
+        n,
+    )
+    .unwrap();
     let expected: Vec<f32> = x.iter().map(|x| 2.0 * x + 1.0).collect();
     assert_eq!(stream.clone_dtoh(&y).unwrap(), expected);
 
@@ -79,14 +78,12 @@ fn kernel_computes_and_is_counted() {
 fn out_of_bounds_is_returned_found_and_not_sticky() {
     let context = context();
     let stream = context.new_stream().unwrap();
-    let saxpy = function(&context, SAXPY, "saxpy");
+    let kernel = function(&context, SAXPY, "saxpy");
     let x = stream.clone_htod(&[1.0f32; 64]).unwrap();
     let mut y = stream.clone_htod(&[1.0f32; 64]).unwrap();
     simulator().take_reports();
-    let mut launch = stream.launch_builder(&saxpy);
     // 65 elements: one too many.
-    launch.arg(&mut y).arg(&x).arg(&2.0f32).arg(&65u32);
-    let error = unsafe { launch.launch(shape(1, 128)) }.unwrap_err();
+    let error = saxpy(&stream, &kernel, shape(1, 128), &mut y, &x, 2.0, 65).unwrap_err();
     assert_eq!(error, DriverError(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS));
     let findings = simulator().take_reports().remove(0).findings;
     assert_eq!(findings.len(), 1);
@@ -96,9 +93,7 @@ fn out_of_bounds_is_returned_found_and_not_sticky() {
 
     // What the failed launch had written by then stays written.
     stream.memset_zeros(&mut y).unwrap();
-    let mut launch = stream.launch_builder(&saxpy);
-    launch.arg(&mut y).arg(&x).arg(&2.0f32).arg(&64u32);
-    unsafe { launch.launch(shape(1, 128)) }.unwrap();
+    saxpy(&stream, &kernel, shape(1, 128), &mut y, &x, 2.0, 64).unwrap();
     assert_eq!(stream.clone_dtoh(&y).unwrap(), [2.0; 64]);
 }
 
@@ -147,16 +142,14 @@ fn graph_replays_what_a_stream_captured() {
     let stream = context.new_stream().unwrap();
     // SAFETY: all work is in one stream.
     unsafe { context.disable_event_tracking() };
-    let saxpy = function(&context, SAXPY, "saxpy");
+    let kernel = function(&context, SAXPY, "saxpy");
     let x = stream.clone_htod(&[1.0f32; 32]).unwrap();
     let mut y = stream.clone_htod(&[9.0f32; 32]).unwrap();
     let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
     stream.begin_capture(mode).unwrap();
     stream.memset_zeros(&mut y).unwrap();
     for _ in 0..2 {
-        let mut launch = stream.launch_builder(&saxpy);
-        launch.arg(&mut y).arg(&x).arg(&3.0f32).arg(&32u32);
-        unsafe { launch.launch(shape(1, 32)) }.unwrap();
+        saxpy(&stream, &kernel, shape(1, 32), &mut y, &x, 3.0, 32).unwrap();
     }
     let graph = stream
         .end_capture(sys::CUgraphInstantiate_flags(0))
@@ -171,21 +164,21 @@ fn graph_replays_what_a_stream_captured() {
 
 #[test]
 fn occupancy_of_a_small_kernel() {
-    let saxpy = function(&context(), SAXPY, "saxpy");
+    let kernel = function(&context(), SAXPY, "saxpy");
     assert_eq!(
-        saxpy
+        kernel
             .occupancy_max_active_blocks_per_multiprocessor(256, 0, None)
             .unwrap(),
         8
     );
     assert_eq!(
-        saxpy
+        kernel
             .occupancy_max_active_blocks_per_multiprocessor(32, 0, None)
             .unwrap(),
         32
     );
     assert_eq!(
-        saxpy
+        kernel
             .occupancy_max_active_blocks_per_multiprocessor(128, 80 << 10, None)
             .unwrap(),
         2
@@ -193,7 +186,7 @@ fn occupancy_of_a_small_kernel() {
     extern "C" fn none(_: i32) -> usize {
         0
     }
-    let (grid, block) = saxpy
+    let (grid, block) = kernel
         .occupancy_max_potential_block_size(none, 0, 0, None)
         .unwrap();
     assert_eq!((grid, block), (216, 1024));
@@ -203,19 +196,15 @@ fn occupancy_of_a_small_kernel() {
 fn shared_memory_must_be_asked_for() {
     let context = context();
     let stream = context.new_stream().unwrap();
-    let saxpy = function(&context, SAXPY, "saxpy");
+    let kernel = function(&context, SAXPY, "saxpy");
     let x = stream.clone_htod(&[1.0f32; 32]).unwrap();
     let mut y = stream.clone_htod(&[0.0f32; 32]).unwrap();
     let mut run = |shared: u32| {
-        let mut launch = stream.launch_builder(&saxpy);
-        launch.arg(&mut y).arg(&x).arg(&3.0f32).arg(&32u32);
-        unsafe {
-            launch.launch(LaunchConfig {
-                shared_mem_bytes: shared,
-                ..shape(1, 32)
-            })
-        }
-        .map(|_| ())
+        let shape = LaunchConfig {
+            shared_mem_bytes: shared,
+            ..shape(1, 32)
+        };
+        saxpy(&stream, &kernel, shape, &mut y, &x, 3.0, 32)
     };
     assert_eq!(run(48 << 10), Ok(()));
     assert_eq!(
@@ -223,16 +212,16 @@ fn shared_memory_must_be_asked_for() {
         Err(DriverError(CUresult::CUDA_ERROR_INVALID_VALUE))
     );
     let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-    saxpy.set_attribute(attribute, 64 << 10).unwrap();
+    kernel.set_attribute(attribute, 64 << 10).unwrap();
     assert_eq!(run(64 << 10), Ok(()));
-    assert!(saxpy.set_attribute(attribute, 164 << 10).is_err());
+    assert!(kernel.set_attribute(attribute, 164 << 10).is_err());
 }
 
 #[test]
 fn bad_shapes_are_refused() {
     let context = context();
     let stream = context.new_stream().unwrap();
-    let saxpy = function(&context, SAXPY, "saxpy");
+    let kernel = function(&context, SAXPY, "saxpy");
     let x = stream.clone_htod(&[1.0f32; 32]).unwrap();
     let mut y = stream.clone_htod(&[0.0f32; 32]).unwrap();
     for (grid, block) in [
@@ -240,14 +229,12 @@ fn bad_shapes_are_refused() {
         ((1, 1, 1), (1025, 1, 1)),
         ((1, 65536, 1), (32, 1, 1)),
     ] {
-        let mut launch = stream.launch_builder(&saxpy);
-        launch.arg(&mut y).arg(&x).arg(&3.0f32).arg(&32u32);
         let shape = LaunchConfig {
             grid_dim: grid,
             block_dim: block,
             shared_mem_bytes: 0,
         };
-        let error = unsafe { launch.launch(shape) }.unwrap_err();
+        let error = saxpy(&stream, &kernel, shape, &mut y, &x, 3.0, 32).unwrap_err();
         assert_eq!(
             error,
             DriverError(CUresult::CUDA_ERROR_INVALID_VALUE),
@@ -289,13 +276,14 @@ fn bad_modules_are_refused_with_the_right_code() {
 fn pinned_and_managed_memory_is_seen_by_kernels() {
     let context = context();
     let stream = context.new_stream().unwrap();
-    let saxpy = function(&context, SAXPY, "saxpy");
+    let kernel = function(&context, SAXPY, "saxpy");
     // SAFETY: floats have no invalid values.
     let mut y = unsafe { context.alloc_unified::<f32>(32, true) }.unwrap();
     y.as_mut_slice().unwrap().fill(1.0);
     let x = stream.clone_htod(&[1.0f32; 32]).unwrap();
-    let mut launch = stream.launch_builder(&saxpy);
+    let mut launch = stream.launch_builder(&kernel);
     launch.arg(&mut y).arg(&x).arg(&3.0f32).arg(&32u32);
+    // SAFETY: the arguments have the kernel's types.
     unsafe { launch.launch(shape(1, 32)) }.unwrap();
     stream.synchronize().unwrap();
     assert_eq!(y.as_slice().unwrap(), [4.0; 32]);
@@ -307,13 +295,11 @@ fn threads_do_not_mix() {
     let context = context();
     let run = |launches: usize| {
         let stream = context.new_stream().unwrap();
-        let saxpy = function(&context, SAXPY, "saxpy");
+        let kernel = function(&context, SAXPY, "saxpy");
         let x = stream.clone_htod(&[1.0f32; 32]).unwrap();
         let mut y = stream.clone_htod(&[0.0f32; 32]).unwrap();
         for _ in 0..launches {
-            let mut launch = stream.launch_builder(&saxpy);
-            launch.arg(&mut y).arg(&x).arg(&1.0f32).arg(&32u32);
-            unsafe { launch.launch(shape(1, 32)) }.unwrap();
+            saxpy(&stream, &kernel, shape(1, 32), &mut y, &x, 1.0, 32).unwrap();
         }
         assert_eq!(stream.clone_dtoh(&y).unwrap(), [launches as f32; 32]);
         simulator().take_reports().len()

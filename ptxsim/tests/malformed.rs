@@ -77,9 +77,12 @@ fn objects() -> &'static [u64] {
         let stream = context.new_stream().unwrap();
         let event = context.new_event(None).unwrap();
         let function = common::function(&context, SAXPY, "saxpy");
-        let memory = unsafe { result::malloc_sync(256) }.unwrap();
-        let freed = unsafe { result::malloc_sync(256) }.unwrap();
-        unsafe { result::free_sync(freed) }.unwrap();
+        // SAFETY: the memory that is freed is not used by anything that must work.
+        let (memory, freed) = unsafe {
+            let memory = [result::malloc_sync(256), result::malloc_sync(256)].map(Result::unwrap);
+            result::free_sync(memory[1]).unwrap();
+            (memory[0], memory[1])
+        };
         let handles = [
             stream.cu_stream() as u64,
             event.cu_event() as u64,
@@ -118,7 +121,7 @@ fn argument(ty: &str, pick: u32) -> u64 {
         // Lengths, counts and device addresses.
         "usize" => small[pick % small.len()],
         "u64" => objects()[pick % objects().len()],
-        "c_uint" | "c_int" | "u32" if pick % 4 == 0 => u64::from(u32::MAX),
+        "c_uint" | "c_int" | "u32" if pick.is_multiple_of(4) => u64::from(u32::MAX),
         "c_uint" | "c_int" | "u32" => small[pick % small.len()],
         "c_uchar" | "c_ushort" | "Location" => pick as u64,
         // Text must end somewhere.
@@ -162,6 +165,7 @@ proptest! {
         // SAFETY: the text ends with a zero.
         let loaded = unsafe { result::module::load_data(text.as_ptr().cast()) };
         match loaded {
+            // SAFETY: it was just loaded.
             Ok(module) => unsafe { result::module::unload(module) }.unwrap(),
             Err(error) => prop_assert_ne!(error.0, sys::CUresult::CUDA_ERROR_UNKNOWN),
         }

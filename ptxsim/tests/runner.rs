@@ -5,8 +5,8 @@ mod common;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use common::{SAXPY, function, simulator};
-use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg};
+use common::{SAXPY, function, saxpy, simulator};
+use cudarc::driver::{CudaContext, DriverError, LaunchConfig};
 
 /// A context on a device whose driver prints what it finds.
 fn context() -> Arc<CudaContext> {
@@ -25,18 +25,15 @@ fn run(options: &[&str], name: &str) -> Output {
         .unwrap()
 }
 
-fn launch(elements: u32) -> Result<(), cudarc::driver::DriverError> {
+/// Launches a kernel over 64 elements, and over more than there are for a larger number.
+fn launch(elements: u32) -> Result<(), DriverError> {
     let context = context();
     let stream = context.default_stream();
-    let saxpy = function(&context, SAXPY, "saxpy");
+    let kernel = function(&context, SAXPY, "saxpy");
     let x = stream.clone_htod(&[1.0f32; 64]).unwrap();
     let mut y = stream.clone_htod(&[1.0f32; 64]).unwrap();
     let shape = LaunchConfig::for_num_elems(elements);
-    let mut launch = stream.launch_builder(&saxpy);
-    launch.arg(&mut y).arg(&x).arg(&1.0f32).arg(&elements);
-    // SAFETY: the simulated driver checks every access.
-    unsafe { launch.launch(shape) }?;
-    stream.synchronize()
+    saxpy(&stream, &kernel, shape, &mut y, &x, 1.0, elements)
 }
 
 #[test]
@@ -55,15 +52,8 @@ fn out_of_bounds() {
 #[test]
 #[ignore = "run by others"]
 fn deferred() {
-    let context = context();
-    let stream = context.default_stream();
-    let saxpy = function(&context, SAXPY, "saxpy");
-    let x = stream.clone_htod(&[1.0f32; 64]).unwrap();
-    let mut y = stream.clone_htod(&[1.0f32; 64]).unwrap();
-    let mut launch = stream.launch_builder(&saxpy);
-    launch.arg(&mut y).arg(&x).arg(&1.0f32).arg(&65u32);
-    // SAFETY: as above.
-    unsafe { launch.launch(LaunchConfig::for_num_elems(65)) }.unwrap();
+    launch(65).unwrap();
+    let stream = context().default_stream();
     stream.synchronize().unwrap_err();
     stream.synchronize().unwrap_err();
     std::process::exit(0);

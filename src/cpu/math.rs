@@ -1,8 +1,10 @@
 //! Elementary functions without branches or calls, so that loops over them vectorise.
 
-/// `exp(-a)` for `a >= 0`, to 2e-7 relative; 0 from about 87.7 on, where the result turns subnormal. NaN gives NaN.
+/// `exp(-a)` for `a >= 0`, to 2e-7 relative; 0 from about 87.7 on, where the result turns
+/// subnormal. NaN gives NaN.
 ///
-/// `exp(-a) = 2^n * exp(r)` with `n` an integer and `|r| <= ln(2) / 2`; the Taylor series of `exp(r)` to `r^7` is within 6e-9.
+/// `exp(-a) = 2^n * exp(r)` with `n` an integer and `|r| <= ln(2) / 2`; the Taylor series of
+/// `exp(r)` to `r^7` is within 6e-9.
 #[inline(always)]
 pub(super) fn exp_of_minus(a: f32) -> f32 {
     /// Adding 1.5 * 2^23 leaves the sum rounded to an integer, which stands in its low bits.
@@ -31,7 +33,8 @@ pub(super) fn exp_of_minus(a: f32) -> f32 {
 
 /// `ln(1 + t)` for `0 <= t <= 1`, to 3e-7 relative, so exact in the tail where `1 + t` rounds to 1.
 ///
-/// `t` times the polynomial of degree 8 nearest to `ln(1 + t) / t` in relative error (Remez; 3e-8 before rounding).
+/// `t` times the polynomial of degree 8 nearest to `ln(1 + t) / t` in relative error (Remez; 3e-8
+/// before rounding).
 #[inline(always)]
 pub(super) fn ln_1p(t: f32) -> f32 {
     const COEFFICIENTS: [f32; 8] = [

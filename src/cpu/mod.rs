@@ -1,7 +1,7 @@
 //! The CPU backend: a module an op, on slices, over all threads of the current rayon pool.
 //!
-//! Results do not depend on the number of threads, nor on which vector instructions the processor has. This module
-//! knows neither tensors nor the CUDA backend.
+//! Results do not depend on the number of threads, nor on which vector instructions the processor
+//! has. This module knows neither tensors nor the CUDA backend.
 
 mod math;
 pub mod nms;

@@ -1,7 +1,8 @@
 //! Sigmoid focal loss on the CPU: one pass over the logits, vectorised over runs of negatives.
 //!
-//! With `z` the logit of a negative, or minus the logit of a positive, and `t = exp(-|z|)`, one exponential gives both tails
-//! exactly: `sigmoid(|z|) = 1 / (1 + t)`, `sigmoid(-|z|) = t / (1 + t)` and `softplus(z) = max(z, 0) + ln(1 + t)`.
+//! With `z` the logit of a negative, or minus the logit of a positive, and `t = exp(-|z|)`, one
+//! exponential gives both tails exactly: `sigmoid(|z|) = 1 / (1 + t)`, `sigmoid(-|z|) = t / (1 +
+//! t)` and `softplus(z) = max(z, 0) + ln(1 + t)`.
 
 use super::math::{exp_of_minus, ln_1p};
 use crate::dtype::Float;
@@ -10,7 +11,8 @@ use crate::params::SigmoidFocalLoss;
 use rayon::prelude::*;
 
 const OP: &str = "sigmoid_focal_loss";
-/// Elements of one task: large enough to hide a task's cost, small enough for its slices to stay in L2.
+/// Elements of one task: large enough to hide a task's cost, small enough for its slices to stay in
+/// L2.
 const TASK: usize = 1 << 14;
 /// Elements widened to `f32` at a time, 1 KiB on the stack.
 const BLOCK: usize = 256;
@@ -183,14 +185,16 @@ impl Task {
         sum
     }
 
-    /// Puts the gradients of negatives in place of their logits and returns the sum of their unweighted losses.
+    /// Puts the gradients of negatives in place of their logits and returns the sum of their
+    /// unweighted losses.
     fn replace(&self, values: &mut [f32]) -> f32 {
         if self.gamma != 2.0 || self.smoothed != 0.0 {
             return self.replace_lanes::<false>(values);
         }
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor was just found to have AVX2, which is all that the function asks for.
+            // SAFETY: the processor was just found to have AVX2, which is all that the function
+            // asks for.
             return unsafe { self.replace_avx2(values) };
         }
         self.replace_lanes::<true>(values)
@@ -223,7 +227,8 @@ impl Task {
         sum
     }
 
-    /// Unweighted loss and slope at `z`, which grows towards the wrong answer. `STANDARD`: gamma is 2, nothing smoothed.
+    /// Unweighted loss and slope at `z`, which grows towards the wrong answer. `STANDARD`: gamma is
+    /// 2, nothing smoothed.
     #[inline(always)]
     fn element<const STANDARD: bool>(&self, z: f32) -> (f32, f32) {
         let t = exp_of_minus(z.abs());
@@ -246,7 +251,8 @@ impl Task {
         } else {
             wrong.powf(self.gamma)
         };
-        // At infinity `right` is 0, and 0 times the largest number is the limit that 0 times infinity is not.
+        // At infinity `right` is 0, and 0 times the largest number is the limit that 0 times
+        // infinity is not.
         let bounded = if entropy > f32::MAX {
             f32::MAX
         } else {

@@ -20,8 +20,8 @@ impl Buffer {
     pub(crate) fn uninitialised(context: &Context, dtype: DType, len: usize) -> Result<Self> {
         // The driver refuses to allocate nothing.
         let bytes = (len * dtype.size()).max(1);
-        // SAFETY: any bit pattern is a valid `u8`, and of each element type seen through `view`, too: reading early
-        // gives a wrong value, not an invalid one.
+        // SAFETY: any bit pattern is a valid `u8`, and of each element type seen through `view`,
+        // too: reading early gives a wrong value, not an invalid one.
         let bytes = unsafe { context.stream().alloc::<u8>(bytes) }
             .map_err(driver_error("allocating device memory"))?;
         Ok(Self {
@@ -101,7 +101,8 @@ impl Buffer {
     /// When `T` is not their type.
     pub fn view<T: Element>(&self) -> Result<CudaView<'_, T>> {
         self.check_type::<T>()?;
-        // SAFETY: the memory holds `len` elements of `T`, aligned to 256 bytes, and every bit pattern is a valid `T`.
+        // SAFETY: the memory holds `len` elements of `T`, aligned to 256 bytes, and every bit
+        // pattern is a valid `T`.
         unsafe { self.bytes.transmute(self.len) }.ok_or_else(|| too_small(self.len))
     }
 

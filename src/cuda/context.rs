@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 /// A GPU, a stream on it, and the kernels loaded there.
 ///
-/// All work of one `Context` is queued on its one stream, in program order, from whichever thread. Clones are the
-/// same context; two calls of [`Context::new`] are two, and tensors of the one are copied to be used on the other.
+/// All work of one `Context` is queued on its one stream, in program order, from whichever thread.
+/// Clones are the same context; two calls of [`Context::new`] are two, and tensors of the one are
+/// copied to be used on the other.
 #[derive(Clone)]
 pub struct Context(Arc<Inner>);
 
@@ -60,7 +61,8 @@ impl Context {
     /// The GPU number `ordinal`, with a stream of its own.
     ///
     /// # Errors
-    /// [`Error::NoDriver`], [`Error::NoDevice`], [`Error::KernelsNotBuilt`], [`Error::ImageUnfit`] or [`Error::Driver`].
+    /// [`Error::NoDriver`], [`Error::NoDevice`], [`Error::KernelsNotBuilt`], [`Error::ImageUnfit`]
+    /// or [`Error::Driver`].
     pub fn new(ordinal: usize) -> Result<Self> {
         probe_driver()?;
         let count = match CudaContext::device_count() {
@@ -72,9 +74,10 @@ impl Context {
             return Err(Error::NoDevice { ordinal, count });
         }
         let context = CudaContext::new(ordinal).map_err(driver_error("opening the device"))?;
-        // SAFETY: events would order the uses of one buffer on several streams. This `CudaContext` is reachable
-        // through `self` alone, whose buffers are allocated, used and freed on the one stream created here, in
-        // program order. (Events also forbid graph capture of buffers made before it.)
+        // SAFETY: events would order the uses of one buffer on several streams. This `CudaContext`
+        // is reachable through `self` alone, whose buffers are allocated, used and freed on the one
+        // stream created here, in program order. (Events also forbid graph capture of buffers made
+        // before it.)
         unsafe { context.disable_event_tracking() };
         let stream = context
             .new_stream()
@@ -124,7 +127,8 @@ impl Context {
             .map_err(driver_error("waiting for the stream"))
     }
 
-    /// Loads every kernel now instead of at its first launch, which a graph capture would not allow.
+    /// Loads every kernel now instead of at its first launch, which a graph capture would not
+    /// allow.
     ///
     /// # Errors
     /// [`Error::ImageUnfit`] or [`Error::Driver`].
@@ -201,7 +205,8 @@ fn probe_driver() -> Result<()> {
     const NAMES: [&str; 2] = ["libcuda.so", "libcuda.so.1"];
     let mut tried = Vec::new();
     for name in NAMES {
-        // SAFETY: NVIDIA's driver library is made to be loaded by any program; its initialisers ask nothing of us.
+        // SAFETY: NVIDIA's driver library is made to be loaded by any program; its initialisers ask
+        // nothing of us.
         match unsafe { libloading::Library::new(name) } {
             Ok(_) => return initialise(),
             Err(error) => tried.push(match error.source() {

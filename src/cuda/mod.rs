@@ -1,8 +1,8 @@
 //! The CUDA backend: a module an op, each with a pure, printable `Plan` and a raw entry.
 //!
-//! A raw entry takes device views, the [`Context`] whose stream it launches on, and a workspace of as many bytes as its
-//! plan says. It allocates nothing and never waits for the device, so it can be captured in a CUDA graph once
-//! [`Context::preload`] has loaded the kernels.
+//! A raw entry takes device views, the [`Context`] whose stream it launches on, and a workspace of
+//! as many bytes as its plan says. It allocates nothing and never waits for the device, so it can
+//! be captured in a CUDA graph once [`Context::preload`] has loaded the kernels.
 //!
 //! This module knows neither tensors nor the CPU backend.
 

@@ -1,4 +1,5 @@
-//! Sigmoid focal loss on CUDA: one pass over the logits by persistent blocks, then one small block that adds their sums.
+//! Sigmoid focal loss on CUDA: one pass over the logits by persistent blocks, then one small block
+//! that adds their sums.
 
 use super::context::driver_error;
 use super::divisor::Divisor;
@@ -25,11 +26,13 @@ const GRADIENT: [&str; 3] = [
 ];
 const FINISH: &str = "sigmoid_focal_loss_finish_f32";
 
-/// Threads of a block: 8 warps, so that several blocks share a multiprocessor and their reductions overlap.
+/// Threads of a block: 8 warps, so that several blocks share a multiprocessor and their reductions
+/// overlap.
 const THREADS: u32 = 256;
 /// Bytes of one load: the widest there is.
 const VECTOR_BYTES: usize = 16;
-/// Loads of a thread in a tile: enough work to pay for a tile's start, few enough to balance blocks.
+/// Loads of a thread in a tile: enough work to pay for a tile's start, few enough to balance
+/// blocks.
 const VECTORS_PER_TILE: usize = 2;
 /// Resident blocks aimed at: what the register file holds, as the kernels' launch bounds promise.
 const BLOCKS_PER_MULTIPROCESSOR: u32 = 5;
@@ -156,8 +159,8 @@ impl fmt::Display for Plan {
         )?;
         writeln!(
             f,
-            "  {}: {} rows a tile ({VECTORS_PER_TILE} vectors a thread, 8 rows keep 16-byte alignment), \
-             at most {BLOCKS_PER_MULTIPROCESSOR} blocks a multiprocessor (registers)",
+            "  {}: {} rows a tile ({VECTORS_PER_TILE} vectors a thread, 8 rows keep 16-byte \
+             alignment), at most {BLOCKS_PER_MULTIPROCESSOR} blocks a multiprocessor (registers)",
             self.pass, self.rows_per_tile
         )?;
         write!(
@@ -180,7 +183,8 @@ pub struct Arguments<'a, T> {
     pub loss: CudaViewMut<'a, f32>,
     /// Takes the gradient, as long as `logits`, where the plan has one.
     pub gradient: Option<CudaViewMut<'a, T>>,
-    /// At least [`Plan::workspace_bytes`], aligned to [`WORKSPACE_ALIGNMENT`](super::WORKSPACE_ALIGNMENT).
+    /// At least [`Plan::workspace_bytes`], aligned to
+    /// [`WORKSPACE_ALIGNMENT`](super::WORKSPACE_ALIGNMENT).
     pub workspace: CudaViewMut<'a, u8>,
 }
 
@@ -213,7 +217,8 @@ unsafe impl DeviceRepr for Scalars {}
 /// Queues the op on the context's stream: two launches, no allocation, no waiting.
 ///
 /// # Errors
-/// [`Error::Input`] when a buffer's length or alignment does not fit the plan; [`Error::ImageUnfit`] or [`Error::Driver`].
+/// [`Error::Input`] when a buffer's length or alignment does not fit the plan;
+/// [`Error::ImageUnfit`] or [`Error::Driver`].
 pub fn launch<T: Float>(
     context: &Context,
     plan: &Plan,
@@ -233,8 +238,8 @@ pub fn launch<T: Float>(
     builder
         .arg(&mut arguments.workspace)
         .arg(&mut arguments.loss);
-    // SAFETY: the kernel takes (int, float, const double*, float*); it reads `blocks` sums, which the workspace was
-    // checked to hold, and writes one element of the loss, checked to be there.
+    // SAFETY: the kernel takes (int, float, const double*, float*); it reads `blocks` sums, which
+    // the workspace was checked to hold, and writes one element of the loss, checked to be there.
     unsafe { builder.launch(plan.finish.config()) }.map_err(driver_error("launching a kernel"))?;
     Ok(())
 }
@@ -281,9 +286,10 @@ fn launch_pass<T: Float>(
         };
         builder.arg(gradient);
     }
-    // SAFETY: the forward kernel takes (Scalars, const T*, const int*, double*), the gradient's (.., const float*, T*) after
-    // them; `plan` chose the one for `T` and for whether there is a gradient. `check` held every length: the kernel
-    // touches `rows * classes` logits and gradients, `rows` labels, a sum a block and one upstream scalar.
+    // SAFETY: the forward kernel takes (Scalars, const T*, const int*, double*), the gradient's
+    // (.., const float*, T*) after them; `plan` chose the one for `T` and for whether there is a
+    // gradient. `check` held every length: the kernel touches `rows * classes` logits and
+    // gradients, `rows` labels, a sum a block and one upstream scalar.
     unsafe { builder.launch(plan.pass.config()) }.map_err(driver_error("launching a kernel"))?;
     Ok(())
 }

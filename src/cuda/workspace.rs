@@ -34,8 +34,8 @@ pub(super) fn check(
 
 /// A workspace for one call on the context's stream.
 pub(super) fn allocate(context: &Context, bytes: usize) -> Result<CudaSlice<u8>> {
-    // SAFETY: any bit pattern is a valid `u8`, and kernels write a workspace before they read it. The driver refuses to
-    // allocate nothing.
+    // SAFETY: any bit pattern is a valid `u8`, and kernels write a workspace before they read it.
+    // The driver refuses to allocate nothing.
     unsafe { context.stream().alloc(bytes.max(1)) }
         .map_err(driver_error("allocating device memory"))
 }

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// A safetensors file in memory. Its header is checked when it is opened, its tensors are made when asked for.
+/// A safetensors file in memory. Its header is checked when it is opened, its tensors are made when
+/// asked for.
 #[derive(Debug)]
 pub struct TensorFile {
     path: String,
@@ -119,7 +120,8 @@ impl TensorFile {
 /// Writes tensors, from whichever device. The file appears whole or not at all.
 ///
 /// # Errors
-/// [`Error::File`] when it cannot be written; [`Error::Driver`] when a tensor cannot be copied to the host.
+/// [`Error::File`] when it cannot be written; [`Error::Driver`] when a tensor cannot be copied to
+/// the host.
 pub fn write_tensors(path: impl AsRef<Path>, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let path = path.as_ref();
     let on_host = tensors
@@ -222,7 +224,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn damaged_files_are_errors(at in any::<prop::sample::Index>(), byte: u8, cut in any::<prop::sample::Index>()) {
+        fn damaged_files_are_errors(at: prop::sample::Index, byte: u8, cut: prop::sample::Index) {
             let mut bytes = written();
             let index = at.index(bytes.len());
             bytes[index] = byte;

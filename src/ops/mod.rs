@@ -1,5 +1,5 @@
-//! The ops: each checks its arguments, returns early where there is nothing to do, and runs on the device of its
-//! tensors.
+//! The ops: each checks its arguments, returns early where there is nothing to do, and runs on the
+//! device of its tensors.
 
 mod check;
 mod nms;
@@ -8,7 +8,8 @@ mod sigmoid_focal_loss;
 pub use nms::{Kept, nms};
 pub use sigmoid_focal_loss::{sigmoid_focal_loss, sigmoid_focal_loss_with_gradient};
 
-/// Runs the arm of `$device`. Without the feature `cuda` no context exists, and its arm is not compiled.
+/// Runs the arm of `$device`. Without the feature `cuda` no context exists, and its arm is not
+/// compiled.
 macro_rules! on_device {
     ($device:expr, cpu => $cpu:expr, cuda($context:ident) => $cuda:expr $(,)?) => {
         match $device {
@@ -21,7 +22,8 @@ macro_rules! on_device {
     };
 }
 
-/// Runs `$body` with the type `$T` standing for the float type of `$tensor`; an integer tensor is an error.
+/// Runs `$body` with the type `$T` standing for the float type of `$tensor`; an integer tensor is
+/// an error.
 macro_rules! with_float {
     ($op:expr, $argument:expr, $tensor:expr, $T:ident => $body:expr) => {
         match $tensor.dtype() {

@@ -13,8 +13,8 @@ const MAX_CLASSES: usize = 1 << 27;
 
 /// Focal loss of independent classes, summed over all anchors and divided by a normalizer.
 ///
-/// For a logit `x` and its class's label `y` in {0, 1}, with `p = sigmoid(x)` for `y = 0` and `1 - sigmoid(x)` for `y = 1`
-/// (the probability of the wrong answer), the loss is
+/// For a logit `x` and its class's label `y` in {0, 1}, with `p = sigmoid(x)` for `y = 0` and `1 -
+/// sigmoid(x)` for `y = 1` (the probability of the wrong answer), the loss is
 ///
 /// ```text
 /// FL = w * p^gamma * -ln(1 - p),    w = alpha if y = 1, else 1 - alpha
@@ -26,20 +26,21 @@ const MAX_CLASSES: usize = 1 << 27;
 /// | `labels` | `[R]`, or the leading extents of `logits` | i32 |
 /// | returned loss | `[1]` | f32 |
 ///
-/// A label in `0..K` makes that class the positive one, -1 makes the whole row negative (background), and **any other**
-/// leaves the row out: it adds nothing, even where it holds NaN.
+/// A label in `0..K` makes that class the positive one, -1 makes the whole row negative
+/// (background), and **any other** leaves the row out: it adds nothing, even where it holds NaN.
 ///
-/// `-ln(1 - p)` is computed as a softplus, exact in both tails; an infinite logit gives the limit (0 or infinity; with label
-/// smoothing, something not finite), NaN gives NaN. Arithmetic is in f32, the sum in f64 in a fixed order: the same on
-/// every run.
+/// `-ln(1 - p)` is computed as a softplus, exact in both tails; an infinite logit gives the limit
+/// (0 or infinity; with label smoothing, something not finite), NaN gives NaN. Arithmetic is in
+/// f32, the sum in f64 in a fixed order: the same on every run.
 ///
 /// The logits are read once: `R * K` elements and `R` labels are all that is moved.
 ///
-/// Source: Lin et al., *Focal Loss for Dense Object Detection*, 2017, equation 5; label smoothing as in NVIDIA's
-/// apex. Unlike torchvision's function it takes labels, not a one-hot tensor.
+/// Source: Lin et al., *Focal Loss for Dense Object Detection*, 2017, equation 5; label smoothing
+/// as in NVIDIA's apex. Unlike torchvision's function it takes labels, not a one-hot tensor.
 ///
 /// # Errors
-/// [`Error::Input`] when shapes, types, devices or scalars do not fit; the environment family from the device.
+/// [`Error::Input`] when shapes, types, devices or scalars do not fit; the environment family from
+/// the device.
 pub fn sigmoid_focal_loss(
     logits: &Tensor,
     labels: &Tensor,
@@ -62,8 +63,9 @@ pub fn sigmoid_focal_loss(
 
 /// [`sigmoid_focal_loss`] and its gradient with respect to `logits`, in one pass over them.
 ///
-/// The gradient has the shape and type of `logits` and is multiplied by `upstream`, a `[1]` tensor of f32 on the same device (1
-/// where it is `None`); the returned loss is not. `upstream` is read by the device alone, so nothing waits for it.
+/// The gradient has the shape and type of `logits` and is multiplied by `upstream`, a `[1]` tensor
+/// of f32 on the same device (1 where it is `None`); the returned loss is not. `upstream` is read
+/// by the device alone, so nothing waits for it.
 ///
 /// `R * K` elements are read and written.
 ///

@@ -10,8 +10,8 @@ pub struct SigmoidFocalLoss {
     pub alpha: f32,
     /// Focusing exponent, at least 0. The kernels are fastest at 2.
     pub gamma: f32,
-    /// Label smoothing `s` in `[0, 1)`: the target of a positive is `1 - s / 2`, of a negative `s / 2`, as in NVIDIA's
-    /// apex. Weights and focusing go by the label alone.
+    /// Label smoothing `s` in `[0, 1)`: the target of a positive is `1 - s / 2`, of a negative `s /
+    /// 2`, as in NVIDIA's apex. Weights and focusing go by the label alone.
     pub label_smoothing: f32,
     /// The sum is divided by this, usually the number of positive anchors. Above 0.
     pub normalizer: f32,

@@ -1,7 +1,8 @@
-//! The definition of each op: plain loops over slices, sums in `f64`, written from the source that each names.
+//! The definition of each op: plain loops over slices, sums in `f64`, written from the source that
+//! each names.
 //!
-//! Everything else is tested against it. It is slow, uses nothing else of the crate, and shares no formula with the
-//! backends where the mathematics leaves a choice.
+//! Everything else is tested against it. It is slow, uses nothing else of the crate, and shares no
+//! formula with the backends where the mathematics leaves a choice.
 
 mod nms;
 mod sigmoid_focal_loss;

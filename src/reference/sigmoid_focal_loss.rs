@@ -17,8 +17,8 @@ pub struct SigmoidFocalLoss {
 
 /// Loss and gradient with respect to `logits`, a matrix of as many rows as `labels`.
 ///
-/// A label in `0..classes` makes that class positive and the row's others negative, -1 makes all negative, and any
-/// other leaves the row out.
+/// A label in `0..classes` makes that class positive and the row's others negative, -1 makes all
+/// negative, and any other leaves the row out.
 pub fn sigmoid_focal_loss(
     logits: &[f64],
     labels: &[i32],
@@ -44,10 +44,10 @@ pub fn sigmoid_focal_loss(
 
 /// Loss of one logit `x` and its derivative.
 ///
-/// With `p` the probability of the wrong answer, the loss is `w * p^gamma * H`, where `H` is the cross-entropy of the target
-/// and the sigmoid of `x`. By the product rule, with `p' = p (1 - p)` in the direction of the wrong answer, the
-/// derivative in that direction is `w * (gamma p^gamma (1 - p) H + p^gamma (p - e))`, `e` being what smoothing takes
-/// from the target.
+/// With `p` the probability of the wrong answer, the loss is `w * p^gamma * H`, where `H` is the
+/// cross-entropy of the target and the sigmoid of `x`. By the product rule, with `p' = p (1 - p)`
+/// in the direction of the wrong answer, the derivative in that direction is `w * (gamma p^gamma (1
+/// - p) H + p^gamma (p - e))`, `e` being what smoothing takes from the target.
 fn element(x: f64, positive: bool, scalars: &SigmoidFocalLoss) -> (f64, f64) {
     let (weight, towards_wrong) = if positive {
         (scalars.alpha, -1.0)

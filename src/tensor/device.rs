@@ -17,8 +17,8 @@ impl Device {
     /// The GPU number `ordinal`, with a stream of its own.
     ///
     /// # Errors
-    /// The environment family of [`Error`](crate::Error): no driver, no such device, kernels not built, or kernels that do
-    /// not fit this GPU.
+    /// The environment family of [`Error`](crate::Error): no driver, no such device, kernels not
+    /// built, or kernels that do not fit this GPU.
     pub fn cuda(ordinal: usize) -> Result<Self> {
         Ok(Device::Cuda(cuda::Context::new(ordinal)?))
     }

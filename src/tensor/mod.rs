@@ -181,7 +181,8 @@ impl Tensor {
         }
     }
 
-    /// The elements converted to `dtype`, rounded to nearest, ties to even. A tensor of that type is shared.
+    /// The elements converted to `dtype`, rounded to nearest, ties to even. A tensor of that type
+    /// is shared.
     ///
     /// # Errors
     /// When one of the two types is `i32` and the other is not, or the tensor lies on CUDA.

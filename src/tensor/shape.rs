@@ -14,8 +14,8 @@ impl fmt::Display for ShapeText<'_> {
 
 /// Number of elements of a shape.
 ///
-/// Above 2^48 elements is an error: no machine holds that many, and below it no product of a count with an
-/// element size or a stride overflows an `i64`.
+/// Above 2^48 elements is an error: no machine holds that many, and below it no product of a count
+/// with an element size or a stride overflows an `i64`.
 pub(crate) fn element_count(op: &'static str, argument: &str, shape: &[usize]) -> Result<usize> {
     const LIMIT: usize = 1 << 48;
     // Zero extents are left out, so that a huge extent beside one is still refused.

@@ -4,10 +4,11 @@ use crate::dtype::DType;
 
 /// Largest allowed error of each element.
 ///
-/// An implementation may be twice as far from the exact result as a naive one in the same type, both on inputs that were
-/// rounded to that type. A naive result can be exact by luck, so some relative error is always allowed: of `f32`, 16 units
-/// in the last place, a chain of as many roundings; of the 16-bit types, one unit, as they are rounded to once. And so
-/// is the smallest normal number, as subnormal ones may be flushed to zero.
+/// An implementation may be twice as far from the exact result as a naive one in the same type,
+/// both on inputs that were rounded to that type. A naive result can be exact by luck, so some
+/// relative error is always allowed: of `f32`, 16 units in the last place, a chain of as many
+/// roundings; of the 16-bit types, one unit, as they are rounded to once. And so is the smallest
+/// normal number, as subnormal ones may be flushed to zero.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Budget {
     tolerances: Vec<f64>,
@@ -22,11 +23,11 @@ impl Budget {
         Self::of_sums(exact, exact, naive, dtype)
     }
 
-    /// The same for sums whose terms may cancel: the relative error is allowed to `terms`, the sum of each element's terms
-    /// without their signs.
+    /// The same for sums whose terms may cancel: the relative error is allowed to `terms`, the sum
+    /// of each element's terms without their signs.
     ///
-    /// Where the naive result is not finite it sets no example, and the relative error alone is allowed; where `terms` is
-    /// not, it is relative to the result.
+    /// Where the naive result is not finite it sets no example, and the relative error alone is
+    /// allowed; where `terms` is not, it is relative to the result.
     ///
     /// # Panics
     /// When the three are not of one length.
@@ -51,7 +52,8 @@ impl Budget {
         Self { tolerances }
     }
 
-    /// The same, with at least this relative error allowed, for arithmetic that is documented as less exact.
+    /// The same, with at least this relative error allowed, for arithmetic that is documented as
+    /// less exact.
     pub fn at_least(mut self, relative: f64, exact: &[f64]) -> Self {
         for (tolerance, exact) in self.tolerances.iter_mut().zip(exact) {
             *tolerance = tolerance.max(relative * exact.abs());

@@ -20,8 +20,8 @@ impl std::error::Error for Mismatch {}
 
 /// Whether every element of `actual` is within its budget of `exact`.
 ///
-/// NaN must meet NaN and an infinity the same infinity. A finite exact value that rounds to infinity in the type of
-/// the results is not excused.
+/// NaN must meet NaN and an infinity the same infinity. A finite exact value that rounds to
+/// infinity in the type of the results is not excused.
 ///
 /// # Errors
 /// With the number of bad elements and the worst of them, or when lengths differ.
@@ -45,7 +45,8 @@ pub fn within(actual: &[f64], exact: &[f64], budget: &Budget) -> Result<(), Mism
         return Ok(());
     };
     let what = format!(
-        "{} of {} elements are out of budget; the worst, at {index}: {:e} for {:e}, {excess:.3} times the allowed {:e}",
+        "{} of {} elements are out of budget; the worst, at {index}: {:e} for {:e}, {excess:.3} times \
+         the allowed {:e}",
         bad.len(),
         actual.len(),
         actual[index],

@@ -6,7 +6,8 @@ use crate::dtype::Element;
 /// Elements on each side of the buffer: a 16-byte store past an end of a 2-byte type touches 8.
 const MARGIN: usize = 64;
 
-/// A buffer between two margins. All of it starts as NaN (or an absurd integer), the margins with other bits.
+/// A buffer between two margins. All of it starts as NaN (or an absurd integer), the margins with
+/// other bits.
 #[derive(Debug, Clone)]
 pub struct Guarded<T> {
     elements: Vec<T>,
@@ -15,7 +16,8 @@ pub struct Guarded<T> {
 }
 
 impl<T: Element> Guarded<T> {
-    /// A buffer of `len` elements that starts `shift` elements after an aligned address, `shift < 64`.
+    /// A buffer of `len` elements that starts `shift` elements after an aligned address, `shift <
+    /// 64`.
     pub fn new(len: usize, shift: usize) -> Self {
         let offset = MARGIN + shift % MARGIN;
         let mut elements = vec![canary(); offset + len + MARGIN];

@@ -1,5 +1,5 @@
-//! Tools for property tests against [`reference`](mod@crate::reference): for this crate's tests, and for those of people who write
-//! kernels of their own.
+//! Tools for property tests against [`reference`](mod@crate::reference): for this crate's tests,
+//! and for those of people who write kernels of their own.
 //!
 //! - [`budget`]: how far a result may lie from the exact one.
 //! - [`compare`]: comparisons that NaN fails, element by element.

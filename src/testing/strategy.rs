@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// How many cases a property is tried on: `PROPTEST_CASES` where it is set; else `cases`, or 16 times as many where
-/// `OCELLI_TEST_FULL=1` asks for the long tests.
+/// How many cases a property is tried on: `PROPTEST_CASES` where it is set; else `cases`, or 16
+/// times as many where `OCELLI_TEST_FULL=1` asks for the long tests.
 pub fn cases(cases: u32) -> u32 {
     let set = |name| std::env::var(name).ok();
     match set("PROPTEST_CASES").and_then(|count| count.parse().ok()) {
@@ -14,7 +14,8 @@ pub fn cases(cases: u32) -> u32 {
     }
 }
 
-/// Sizes up to `max` that straddle warps, vectors and tiles: 0, 1, around powers of two, primes, and any.
+/// Sizes up to `max` that straddle warps, vectors and tiles: 0, 1, around powers of two, primes,
+/// and any.
 pub fn size(max: usize) -> impl Strategy<Value = usize> {
     let mut edges = vec![0, 1, 2, 3, 5, 7, 97, 251, 509];
     let powers = (2..14).map(|power| 1usize << power);

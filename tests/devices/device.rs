@@ -1,8 +1,9 @@
 //! The devices that a test program runs on.
 //!
-//! `OCELLI_TEST_DEVICE` chooses the CUDA device beside the CPU: `sim-sm_80` (the default) or `sim-sm_90a`, which are simulated; `gpu`; or
-//! `cpu` for none. A device that cannot be used is printed with the reason, or fails the tests where
-//! `OCELLI_REQUIRE_GPU=1` or `OCELLI_REQUIRE_SIM=1` says so.
+//! `OCELLI_TEST_DEVICE` chooses the CUDA device beside the CPU: `sim-sm_80` (the default) or
+//! `sim-sm_90a`, which are simulated; `gpu`; or `cpu` for none. A device that cannot be used is
+//! printed with the reason, or fails the tests where `OCELLI_REQUIRE_GPU=1` or
+//! `OCELLI_REQUIRE_SIM=1` says so.
 
 use ocelli::Device;
 use std::sync::OnceLock;
@@ -36,7 +37,8 @@ impl Target {
 
 #[cfg(feature = "cuda")]
 impl Cuda {
-    /// The launches of this thread since the last call, as the simulator saw them. Fails where it found anything wrong.
+    /// The launches of this thread since the last call, as the simulator saw them. Fails where it
+    /// found anything wrong.
     pub fn launches(&self) -> Vec<ptxsim::report::LaunchReport> {
         let reports = self
             .simulator

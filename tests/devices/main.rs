@@ -1,6 +1,7 @@
 //! The property suite of each op, on the CPU and on one CUDA device.
 //!
-//! One program, because a process settles on one CUDA driver. See [`device`] for how the device is chosen.
+//! One program, because a process settles on one CUDA driver. See [`device`] for how the device is
+//! chosen.
 
 mod device;
 #[cfg(feature = "cuda")]

@@ -4,7 +4,8 @@ use ptxsim::client::Simulator;
 use ptxsim::sim::Arch;
 use std::sync::OnceLock;
 
-/// Loads the simulator, so that the next search for a CUDA driver finds it. Its architecture can be chosen once.
+/// Loads the simulator, so that the next search for a CUDA driver finds it. Its architecture can be
+/// chosen once.
 pub fn load(arch: Arch) -> Result<&'static Simulator, String> {
     static SIMULATOR: OnceLock<Result<Simulator, String>> = OnceLock::new();
     let loaded = SIMULATOR

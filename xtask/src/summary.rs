@@ -11,6 +11,8 @@ pub struct Summary {
     pub passed: u32,
     pub failed: u32,
     pub ignored: u32,
+    /// The names of the tests that failed.
+    pub failures: Vec<String>,
     /// What was not run and why, each once, in order.
     pub skipped: Vec<String>,
 }
@@ -22,8 +24,15 @@ impl Summary {
             self.skip(what.trim());
             return true;
         }
-        if let Some((test, reason)) = line.split_once(" ... ignored, ") {
-            self.skip(&format!("{}: {reason}", test.trim_start_matches("test ")));
+        let test = line
+            .strip_prefix("test ")
+            .and_then(|rest| rest.split_once(" ... "));
+        if let Some((name, "FAILED")) = test {
+            self.failures.push(name.to_owned());
+        } else if let Some((name, result)) = test {
+            if let Some(reason) = result.strip_prefix("ignored, ") {
+                self.skip(&format!("{name}: {reason}"));
+            }
         } else if let Some((_, counts)) = line.split_once("test result: ") {
             self.passed += count(counts, "passed");
             self.failed += count(counts, "failed");
@@ -44,6 +53,7 @@ impl Summary {
         self.passed += other.passed;
         self.failed += other.failed;
         self.ignored += other.ignored;
+        self.failures.extend_from_slice(&other.failures);
         other.skipped.iter().for_each(|what| self.skip(what));
     }
 }
@@ -95,6 +105,7 @@ skipped: focal on gpu: no driver
             passed: 43,
             failed: 2,
             ignored: 1,
+            failures: vec!["b".into()],
             skipped: vec![
                 "nms on gpu: no driver".into(),
                 "vectors: needs vectors recorded on GPUs".into(),

@@ -104,6 +104,12 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
         println!("== {label}: {}", shown(&command));
         let (summary, succeeded) = run_programs(&mut command)?;
         report.push(format!("{label}: {summary}"));
+        report.extend(
+            summary
+                .failures
+                .iter()
+                .map(|test| format!("failed: {test} ({label})")),
+        );
         ok &= succeeded;
         total.add(&summary);
     }

@@ -14,13 +14,15 @@
 //! Shared memory is recorded by granules of 16 bytes, global memory by lines of 128, both with a
 //! mask of their bytes.
 
-pub mod access;
+mod access;
 mod clock;
 mod findings;
 mod global;
 mod global_line;
 mod global_order;
 mod granule;
+mod piece;
+mod record;
 mod shared;
 #[cfg(test)]
 mod shared_tests;

@@ -1,11 +1,10 @@
 //! The race detector for the shared memory of a cluster.
 
-use super::access::{
-    Access, Agent, Conflict, GRANULE, GROUP, GROUPS_OF_BLOCK, Kind, LANES, Piece, SEVERAL,
-    granules, range_granules,
-};
+use super::access::{Access, Agent, Conflict, GROUP, GROUPS_OF_BLOCK, Kind, LANES};
 use super::clock::Knowledge;
-use super::granule::{Checked, Clash, Context, CopyWait, Granule};
+use super::granule::Granule;
+use super::piece::{GRANULE, Piece, SEVERAL, granules, range_granules};
+use super::record::{Checked, Clash, Context, CopyWait};
 use crate::memory::SHARED_RANK_SHIFT;
 use std::collections::HashMap;
 

@@ -40,7 +40,7 @@ pub enum Home {
 
 impl<'a> Warp<'a> {
     /// The address of each lane. An undefined one is reported.
-    #[inline]
+    #[inline(always)]
     pub fn addresses(&mut self, address: &Address, mask: u32) -> [u64; LANES] {
         match address.base {
             Base::Long(source) => {
@@ -58,7 +58,7 @@ impl<'a> Warp<'a> {
     }
 
     /// The address, in its own space, of a place known when the kernel was decoded.
-    #[inline]
+    #[inline(always)]
     pub fn fixed(&self, place: Place) -> u64 {
         match place {
             Place::Global(address) | Place::Param(address) => address,
@@ -68,14 +68,14 @@ impl<'a> Warp<'a> {
     }
 
     /// Address of the first byte of the block's shared memory.
-    #[inline]
+    #[inline(always)]
     pub fn shared_base(&self) -> u64 {
         (self.rank as u64) << SHARED_RANK_SHIFT
     }
 
     /// Which memory the first lanes of `mask` access, their mask, and what to subtract from their
     /// addresses to get offsets in it.
-    #[inline]
+    #[inline(always)]
     pub fn home(&self, space: Space, addresses: &[u64; LANES], mask: u32) -> (Home, u32, u64) {
         match space {
             Space::Global => (Home::Global, mask, 0),
@@ -100,7 +100,7 @@ impl<'a> Warp<'a> {
     ///
     /// # Errors
     /// [`LaunchError::IllegalAddress`] and [`LaunchError::MisalignedAddress`].
-    #[inline]
+    #[inline(always)]
     pub fn row(
         &mut self,
         home: Home,
@@ -129,7 +129,7 @@ impl<'a> Warp<'a> {
     ///
     /// # Errors
     /// There is no such block, or it has ended.
-    #[inline]
+    #[inline(always)]
     pub fn shared_of(&self, rank: usize) -> Result<&'a Buffer, AccessError> {
         let shared: &'a [Buffer] = self.shared;
         match shared.get(rank) {
@@ -145,7 +145,7 @@ impl<'a> Warp<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn shared_row_of(
         &mut self,
         rank: u32,
@@ -243,8 +243,12 @@ impl<'a> Warp<'a> {
 }
 
 /// Lanes of `mask` that satisfy `f`.
-#[inline]
+#[inline(always)]
 fn same_lanes(addresses: &[u64; LANES], mask: u32, f: impl Fn(u64) -> bool) -> u32 {
+    // Nearly always all of them do, and that is quicker to find out.
+    if addresses.iter().fold(true, |all, &a| all & f(a)) {
+        return mask;
+    }
     let bits = addresses
         .iter()
         .enumerate()
@@ -252,7 +256,7 @@ fn same_lanes(addresses: &[u64; LANES], mask: u32, f: impl Fn(u64) -> bool) -> u
     bits & mask
 }
 
-#[inline]
+#[inline(always)]
 fn shared_home(addresses: &[u64; LANES], mask: u32, window: u64) -> (Home, u32, u64) {
     let rank = (addresses[mask.trailing_zeros() as usize % LANES] - window) >> SHARED_RANK_SHIFT;
     let same = same_lanes(addresses, mask, |a| {

@@ -134,7 +134,9 @@ fn plain(d: &Decoder<'_>, i: &Instruction, how: How) -> Result<Execute, Unsuppor
         (false, false) if how.finish.sat => through(d, i, how, move |bits| {
             saturated(integer(bits, how.from), how.to)
         }),
-        (false, false) => through(d, i, how, move |bits| integer(bits, how.from) as u64),
+        (false, false) => through(d, i, how, move |bits| {
+            integer(integer(bits, how.from) as u64, how.to) as u64
+        }),
         (true, false) => {
             let whole = how
                 .to_integer
@@ -266,8 +268,9 @@ fn saturated(value: i128, ty: Type) -> u64 {
 fn to_integer(value: f64, rounding: Rounding, how: How) -> u64 {
     if value.is_nan() {
         let wide = how.from.size() == 8 || how.to.size() == 8;
+        let smallest = 1 << (8 * how.to.size() - 1);
         return if wide {
-            1 << (8 * how.to.size() - 1)
+            integer(smallest, how.to) as u64
         } else {
             0
         };

@@ -1,7 +1,7 @@
 //! Arithmetic on f16, bf16 and their packed pairs. Each result is the exact one, rounded once.
 
 use super::rounding::{
-    Format, Rounding, add_to_odd, bf16_nearest, bf16_value, f16_nearest, f16_value,
+    Format, add_to_odd, bf16_nearest, bf16_value, f16_nearest, f16_value, narrow_to_odd,
 };
 use super::value::Value;
 use crate::program::decoder::{Decoder, Unsupported};
@@ -39,7 +39,7 @@ pub trait Half: Copy + Send + Sync + 'static {
     /// Rounds a value that is exact, or rounded to odd.
     #[inline(always)]
     fn round(value: f64) -> Self {
-        Self::from_bits(Self::FORMAT.round(value, Rounding::Nearest, false) as u16)
+        Self::nearest(narrow_to_odd(value))
     }
 }
 

@@ -32,6 +32,38 @@ pub fn row<const WIDE: bool, W: Word>(f: impl Fn(usize) -> W) -> Row<W> {
     row
 }
 
+/// Whether this machine has AVX2 and FMA.
+#[inline(always)]
+fn is_wide() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// Calls `f`, which should inline, compiled for the best instruction set of this machine.
+#[inline(always)]
+pub fn wide<T>(f: impl FnOnce() -> T) -> T {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn call<T>(f: impl FnOnce() -> T) -> T {
+            f()
+        }
+        if is_wide() {
+            // SAFETY: the features were just detected.
+            return unsafe { call(f) };
+        }
+    }
+    f()
+}
+
 /// Makes an instruction of a loop, compiled for the best instruction set of this machine.
 pub fn instruction<L: LaneLoop>(lane_loop: L) -> Execute {
     #[cfg(target_arch = "x86_64")]
@@ -40,10 +72,7 @@ pub fn instruction<L: LaneLoop>(lane_loop: L) -> Execute {
         fn run_wide<L: LaneLoop>(lane_loop: &L, registers: &mut Registers, mask: u32) {
             lane_loop.run::<true>(registers, mask);
         }
-        let wide = is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
-        if wide {
+        if is_wide() {
             return Box::new(move |warp, mask| {
                 // SAFETY: the features were just detected.
                 unsafe { run_wide(&lane_loop, warp.registers, mask) };

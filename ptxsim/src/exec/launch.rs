@@ -32,6 +32,8 @@ pub struct Launch {
     pub printed: String,
     /// What `malloc` allocates from, where the module calls it.
     pub heap: Option<Arc<Heap>>,
+    /// Address of what the blocks of a cooperative grid synchronise through, 0 for other grids.
+    pub grid_workspace: u64,
     /// Stores, atomics and other effects that another warp could wait for.
     pub effects: u64,
 }

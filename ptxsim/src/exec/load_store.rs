@@ -1,6 +1,7 @@
 //! `ld`, `ldu` and `st` of all state spaces.
 
 use super::access::{Home, Space};
+use super::lanes::wide;
 use super::observe::Access;
 use super::registers::{Dest, Row};
 use super::step::Step;
@@ -104,7 +105,7 @@ fn ld(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
         signed,
     };
     Ok(Box::new(move |warp, mask| {
-        load(warp, mask, &address, space, access, &targets, widening)
+        wide(|| load(warp, mask, &address, space, access, &targets, widening))
             .map(|()| Step::Next)
             .into()
     }))
@@ -136,6 +137,7 @@ fn target(d: &Decoder<'_>, operand: &Operand, ty: Type) -> Result<Target, Unsupp
     })
 }
 
+#[inline(always)]
 fn load(
     warp: &mut Warp<'_>,
     mask: u32,
@@ -152,9 +154,14 @@ fn load(
         let row = warp.row(home, base, &addresses, lanes, access.bytes as usize)?;
         warp.observe(access, home, base, &addresses, lanes);
         let size = widening.bits as usize / 8;
+        let all_defined = row.defined(0, access.bytes as usize) == lanes;
         for (element, target) in targets.iter().enumerate() {
             let offset = element * size;
-            let defined = row.defined(offset, size);
+            let defined = if all_defined {
+                lanes
+            } else {
+                row.defined(offset, size)
+            };
             match *target {
                 Target::Word { dest, keep } => {
                     let mut values = load_words(&row, offset, size);
@@ -187,8 +194,9 @@ fn load(
 }
 
 /// Elements of up to 4 bytes.
-#[inline]
+#[inline(always)]
 pub fn load_words(row: &crate::memory::Row<'_>, offset: usize, size: usize) -> Row<u32> {
+    #[inline(always)]
     fn narrow<T: Scalar + Into<u32>>(row: &crate::memory::Row<'_>, offset: usize) -> Row<u32> {
         let mut values = [T::default(); LANES];
         row.load(offset, &mut values);
@@ -202,7 +210,7 @@ pub fn load_words(row: &crate::memory::Row<'_>, offset: usize, size: usize) -> R
 }
 
 /// Elements of up to 8 bytes.
-#[inline]
+#[inline(always)]
 pub fn load_longs(row: &crate::memory::Row<'_>, offset: usize, size: usize) -> Row<u64> {
     if size < 8 {
         return load_words(row, offset, size).map(u64::from);
@@ -240,12 +248,13 @@ fn st(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
     let address = d.address(d.operand(i, 0)?)?;
     let space = param_home(&address, modifiers.space);
     Ok(Box::new(move |warp, mask| {
-        store(warp, mask, &address, space, access, &origins, size)
+        wide(|| store(warp, mask, &address, space, access, &origins, size))
             .map(|()| Step::Next)
             .into()
     }))
 }
 
+#[inline(always)]
 fn store(
     warp: &mut Warp<'_>,
     mask: u32,
@@ -309,7 +318,7 @@ fn check_stored(warp: &mut Warp<'_>, origin: &Origin, undefined: u32) {
 }
 
 /// Stores elements of up to 4 bytes.
-#[inline]
+#[inline(always)]
 pub fn store_words(row: &crate::memory::Row<'_>, offset: usize, size: usize, values: &Row<u32>) {
     match size {
         1 => row.store(offset, &values.map(|v| v as u8)),

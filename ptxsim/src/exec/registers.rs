@@ -1,5 +1,6 @@
 //! Register files of a warp.
 
+use super::lanes::wide;
 use super::value::Word;
 use crate::memory::LANES;
 use crate::program::Program;
@@ -167,9 +168,7 @@ impl<W: Word> File<W> {
             *row = *values;
             self.defined[index] = defined;
         } else {
-            for (lane, (old, new)) in row.iter_mut().zip(values).enumerate() {
-                *old = if mask >> lane & 1 != 0 { *new } else { *old };
-            }
+            wide(|| blend(row, values, mask));
             let old = &mut self.defined[index];
             *old = *old & !mask | defined & mask;
         }
@@ -207,6 +206,14 @@ impl<W: Word> File<W> {
     pub fn set_defined(&mut self, dest: Dest<W>, mask: u32, defined: u32) {
         let old = &mut self.defined[self.base + dest.0 as usize];
         *old = *old & !mask | defined & mask;
+    }
+}
+
+/// Takes the lanes of `mask` from `values`.
+#[inline(always)]
+fn blend<W: Copy>(row: &mut Row<W>, values: &Row<W>, mask: u32) {
+    for (lane, (old, new)) in row.iter_mut().zip(values).enumerate() {
+        *old = if mask & 1 << lane != 0 { *new } else { *old };
     }
 }
 

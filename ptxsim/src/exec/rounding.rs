@@ -201,6 +201,22 @@ pub fn add_to_odd(a: f64, b: f64) -> f64 {
     })
 }
 
+/// The f32 of a value, rounded to odd: rounding it again to at most 22 bits is as good as rounding
+/// the value.
+#[inline(always)]
+pub fn narrow_to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    let wide = f64::from(nearest);
+    // The neighbour toward zero where rounding went away from it; its last bit is then set.
+    let bits = nearest.to_bits() - u32::from(wide.abs() > value.abs());
+    let odd = bits | u32::from(wide != value);
+    if value.is_nan() {
+        nearest
+    } else {
+        f32::from_bits(odd)
+    }
+}
+
 /// The f64 in the direction of `rounding` next to a value whose nearest f64 is `nearest`; `error`
 /// has the sign of the value minus `nearest`.
 #[inline(always)]
@@ -384,6 +400,33 @@ mod tests {
             round_tf32(1.0 + 1.0 / 2048.0, Rounding::NearestAway, false),
             0x3f80_2000
         );
+    }
+
+    #[test]
+    fn narrowing_to_odd_rounds_once() {
+        for bits in (0..0x7c00u16).chain([0x7bff]) {
+            let [low, high] = [bits, bits + 1].map(|b| f64::from(f16_value(b.min(0x7bff))));
+            let tie = (low + high) / 2.0;
+            for value in [
+                tie,
+                tie * (1.0 + 2f64.powi(-50)),
+                tie * (1.0 - 2f64.powi(-50)),
+                low,
+            ] {
+                let expected = Format::F16.round(value, Rounding::Nearest, false) as u16;
+                assert_eq!(f16_nearest(narrow_to_odd(value)), expected, "{value}");
+                assert_eq!(
+                    f16_nearest(narrow_to_odd(-value)),
+                    expected | 0x8000,
+                    "-{value}"
+                );
+            }
+        }
+        for value in [1e39, 65519.999, 65520.0, 1e300, f64::INFINITY, 1e-60, 0.0] {
+            let expected = Format::F16.round(value, Rounding::Nearest, false) as u16;
+            assert_eq!(f16_nearest(narrow_to_odd(value)), expected, "{value}");
+        }
+        assert_eq!(f16_nearest(narrow_to_odd(f64::NAN)), 0x7fff);
     }
 
     #[test]

@@ -112,5 +112,8 @@ table! {
     "aggr_smem_size": |w, lane| w.launch.shared_bytes;
     "cluster_ctarank": |w, lane| w.rank as u32;
     "cluster_nctarank": |w, lane| w.launch.config.cluster.iter().product::<u32>();
+    // Where cooperative groups find the workspace of `grid.sync()`: its upper and lower half.
+    "envreg1": |w, lane| w.launch.grid_workspace >> 32;
+    "envreg2": |w, lane| w.launch.grid_workspace as u32;
     "is_explicit_cluster": |w, lane| w.launch.config.cluster != [1, 1, 1];
 }

@@ -9,6 +9,7 @@
 //! This module and its children hold all raw pointers of the simulated memory. Kernels may race on
 //! their data as they may on a GPU, so aligned scalars move by relaxed atomic accesses.
 
+mod allocation;
 mod buffer;
 mod error;
 mod row;
@@ -16,10 +17,11 @@ mod space;
 mod span;
 mod view;
 
+pub use allocation::{AllocationInfo, AllocationKind};
 pub use buffer::Buffer;
 pub use error::AccessError;
 pub use row::{LANES, LaneError, Row, lanes};
-pub use space::{AllocationInfo, AllocationKind, Memory};
+pub use space::Memory;
 pub use span::{Scalar, Span};
 pub use view::{Hint, View};
 

@@ -2,6 +2,7 @@
 
 use super::{AccessError, Scalar, Span};
 use std::marker::PhantomData;
+use std::ops::BitAnd;
 
 /// Lanes of a warp.
 pub const LANES: usize = 32;
@@ -56,17 +57,22 @@ pub fn lanes(mut mask: u32) -> impl Iterator<Item = usize> {
 }
 
 /// First lane of `mask` whose address is not a multiple of `size`, a power of two.
-#[inline]
+#[inline(always)]
 fn misaligned_lane(addresses: &[u64; LANES], mask: u32, size: usize) -> Option<usize> {
     let low = size as u64 - 1;
     if addresses.iter().fold(0, |all, a| all | a) & low == 0 {
         return None;
     }
+    first_misaligned(addresses, mask, low)
+}
+
+#[cold]
+fn first_misaligned(addresses: &[u64; LANES], mask: u32, low: u64) -> Option<usize> {
     lanes(mask).find(|&lane| addresses[lane] & low != 0)
 }
 
 /// Whether lane `i` is at `addresses[0] + i * size` for all lanes.
-#[inline]
+#[inline(always)]
 fn is_contiguous(addresses: &[u64; LANES], mask: u32, size: usize) -> bool {
     let first = addresses[0];
     mask == u32::MAX
@@ -76,7 +82,7 @@ fn is_contiguous(addresses: &[u64; LANES], mask: u32, size: usize) -> bool {
 }
 
 /// Lowest and highest address of the lanes of `mask`, which must not be 0.
-#[inline]
+#[inline(always)]
 pub(super) fn extremes(addresses: &[u64; LANES], mask: u32) -> (u64, u64) {
     let any = addresses[mask.trailing_zeros() as usize % LANES];
     let (mut low, mut high) = (any, any);
@@ -93,7 +99,7 @@ impl<'m> Row<'m> {
     ///
     /// # Errors
     /// The first lane that is misaligned; the first outside, with an error made by `outside`.
-    #[inline]
+    #[inline(always)]
     pub fn in_span(
         span: Span<'m>,
         base: u64,
@@ -121,7 +127,7 @@ impl<'m> Row<'m> {
     }
 
     /// First lane of `mask` whose address is not a multiple of `size`, a power of two.
-    #[inline]
+    #[inline(always)]
     pub fn check_alignment(
         addresses: &[u64; LANES],
         mask: u32,
@@ -139,7 +145,7 @@ impl<'m> Row<'m> {
     }
 
     /// The row of lanes that were found to lie in `span`, aligned.
-    #[inline]
+    #[inline(always)]
     pub(super) fn new_unchecked(
         span: Span<'m>,
         base: u64,
@@ -204,7 +210,7 @@ impl<'m> Row<'m> {
     }
 
     /// Loads the scalar at `offset` of each active lane; other lanes of `out` stay.
-    #[inline]
+    #[inline(always)]
     pub fn load<T: Scalar>(&self, offset: usize, out: &mut [T; LANES]) {
         self.check::<T>(offset);
         if self.contiguous {
@@ -216,6 +222,13 @@ impl<'m> Row<'m> {
             }
             return;
         }
+        if self.mask == u32::MAX {
+            for (value, place) in out.iter_mut().zip(&self.data) {
+                // SAFETY: all lanes are active; inside by the row's invariant and the check above.
+                *value = unsafe { T::read(place.wrapping_add(offset)) };
+            }
+            return;
+        }
         for lane in lanes(self.mask) {
             // SAFETY: active lane; inside by the row's invariant and the check above.
             out[lane] = unsafe { T::read(self.data[lane].wrapping_add(offset)) };
@@ -223,7 +236,7 @@ impl<'m> Row<'m> {
     }
 
     /// Stores the scalars of the active lanes at `offset`; of lanes at one place the highest wins.
-    #[inline]
+    #[inline(always)]
     pub fn store<T: Scalar>(&self, offset: usize, values: &[T; LANES]) {
         self.check::<T>(offset);
         if self.contiguous {
@@ -258,11 +271,13 @@ impl<'m> Row<'m> {
     }
 
     /// Active lanes of which all `len` bytes at `offset` were written.
-    #[inline]
+    #[inline(always)]
     pub fn defined(&self, offset: usize, len: usize) -> u32 {
         assert!(offset + len <= self.size, "element outside of the access");
-        let Validity::Delta(delta) = self.validity else {
-            return self.defined_by_lane(offset, len);
+        let delta = match self.validity {
+            Validity::Always => return self.mask,
+            Validity::Delta(delta) => delta,
+            Validity::Lanes(_) => return self.defined_by_lane(offset, len),
         };
         if self.contiguous && len == self.size {
             let bytes = LANES * self.size;
@@ -273,9 +288,48 @@ impl<'m> Row<'m> {
                 return self.mask;
             }
         }
-        self.defined_by_lane(offset, len)
+        let all = match len {
+            1 => self.all_valid::<u8>(delta, offset, 1),
+            2 => self.all_valid::<u16>(delta, offset, u16::from_ne_bytes([1; 2])),
+            4 => self.all_valid::<u32>(delta, offset, u32::from_ne_bytes([1; 4])),
+            8 => self.all_valid::<u64>(delta, offset, u64::from_ne_bytes([1; 8])),
+            16 => self.all_valid::<u128>(delta, offset, u128::from_ne_bytes([1; 16])),
+            _ => false,
+        };
+        if all {
+            self.mask
+        } else {
+            self.defined_by_lane(offset, len)
+        }
     }
 
+    /// Whether the valid bytes at `offset` of all active lanes are `valid`.
+    #[inline(always)]
+    fn all_valid<T: Copy + Eq + BitAnd<Output = T>>(
+        &self,
+        delta: isize,
+        offset: usize,
+        valid: T,
+    ) -> bool {
+        assert!(
+            offset + size_of::<T>() <= self.size,
+            "element outside of the access"
+        );
+        let read = |lane: usize| {
+            let place = self.data[lane].wrapping_offset(delta).wrapping_add(offset);
+            // SAFETY: active lane; inside by the assertion.
+            unsafe { place.cast::<T>().read_unaligned() }
+        };
+        let mut all = valid;
+        if self.mask == u32::MAX {
+            (0..LANES).for_each(|lane| all = all & read(lane));
+        } else {
+            lanes(self.mask).for_each(|lane| all = all & read(lane));
+        }
+        all == valid
+    }
+
+    #[cold]
     fn defined_by_lane(&self, offset: usize, len: usize) -> u32 {
         let mut defined = 0;
         for lane in lanes(self.mask) {
@@ -292,9 +346,12 @@ impl<'m> Row<'m> {
 
     /// Marks `len` bytes at `offset` of each active lane: written for lanes in `defined`,
     /// otherwise not.
-    #[inline]
+    #[inline(always)]
     pub fn set_defined(&self, offset: usize, len: usize, defined: u32) {
         assert!(offset + len <= self.size, "element outside of the access");
+        if matches!(self.validity, Validity::Always) {
+            return;
+        }
         if let Validity::Delta(delta) = self.validity
             && self.contiguous
             && len == self.size

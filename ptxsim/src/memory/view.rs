@@ -1,7 +1,7 @@
 //! The device memory that a launch sees.
 
+use super::allocation::{Allocation, AllocationInfo};
 use super::row::{LANES, LaneError, Row, extremes, lanes};
-use super::space::{Allocation, AllocationInfo};
 use super::{AccessError, DEVICE_BASE, Span};
 use crate::report::FindingKind;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl View {
     }
 
     /// Index of the allocation that holds all `len` bytes at `address`.
-    #[inline]
+    #[inline(always)]
     fn index_of(&self, address: u64, len: u64, hint: &mut Hint) -> Option<usize> {
         let inside = |&(start, size): &(u64, u64)| {
             address >= start && size >= len && address - start <= size - len
@@ -72,7 +72,7 @@ impl View {
     ///
     /// # Errors
     /// The first lane that is misaligned, otherwise the first outside of live memory.
-    #[inline]
+    #[inline(always)]
     pub fn resolve_row(
         &self,
         addresses: &[u64; LANES],

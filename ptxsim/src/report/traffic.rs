@@ -28,18 +28,34 @@ pub struct Passes {
     pub ideal: u32,
 }
 
+/// Whether all lanes are active and each is `size` bytes after the one before it.
+#[inline]
+fn is_contiguous(addresses: &[u64; LANES], mask: u32, size: usize) -> bool {
+    let skew = |(lane, &address): (usize, &u64)| {
+        address.wrapping_sub(addresses[0].wrapping_add((lane * size) as u64))
+    };
+    mask == u32::MAX
+        && addresses
+            .iter()
+            .enumerate()
+            .map(skew)
+            .fold(0, |all, d| all | d)
+            == 0
+}
+
 /// Distinct 32-byte sectors that the lanes of `mask` touch with `size` bytes each. `size` is at
 /// most 32 and addresses are multiples of it, so that no lane touches two.
 pub fn sectors(addresses: &[u64; LANES], mask: u32, size: usize) -> u32 {
     debug_assert!(size <= 32);
+    if is_contiguous(addresses, mask, size) {
+        let last = addresses[0] + (LANES * size) as u64 - 1;
+        return ((last >> SECTOR_SHIFT) - (addresses[0] >> SECTOR_SHIFT) + 1) as u32;
+    }
     let mut distinct = [0; LANES];
     let mut count = 0;
     let mut ascending = true;
-    for (lane, address) in addresses.iter().enumerate() {
-        if mask >> lane & 1 == 0 {
-            continue;
-        }
-        let sector = address >> SECTOR_SHIFT;
+    for lane in crate::memory::lanes(mask) {
+        let sector = addresses[lane] >> SECTOR_SHIFT;
         if count > 0 && distinct[count - 1] == sector {
             continue;
         }
@@ -55,55 +71,78 @@ pub fn sectors(addresses: &[u64; LANES], mask: u32, size: usize) -> u32 {
     count as u32
 }
 
-/// Passes for the phase in which each lane of `mask` needs `words` words from its address on: the
-/// largest number of distinct words in a bank.
-fn phase(addresses: &[u32; LANES], mask: u32, words: usize) -> u32 {
-    let mut first = [u32::MAX; BANKS];
-    for lane in (0..LANES).filter(|lane| mask >> lane & 1 != 0) {
-        let start = addresses[lane] / WORD as u32;
-        for word in start..start + words as u32 {
-            let seen = &mut first[word as usize % BANKS];
-            if *seen != word && *seen != u32::MAX {
-                return conflicting_phase(addresses, mask, words);
-            }
-            *seen = word;
+/// Passes of the lanes of `mask`, each of which needs the aligned unit of `1 << shift` bytes, one
+/// bank or several, that its address is in: the largest number of distinct units on one place
+/// among the banks.
+fn phase(addresses: &[u32; LANES], mask: u32, shift: u32) -> u32 {
+    let places = (BANKS * WORD >> shift) as u32;
+    let (mut taken, mut unit_at) = (0u32, [0; BANKS]);
+    for lane in crate::memory::lanes(mask) {
+        let unit = addresses[lane] >> shift;
+        let place = unit % places;
+        if taken >> place & 1 == 0 {
+            taken |= 1 << place;
+            unit_at[place as usize] = unit;
+        } else if unit_at[place as usize] != unit {
+            return conflicting_phase(addresses, mask, shift, places);
         }
     }
     1
 }
 
-/// [`phase`] where at least one bank is asked for two words.
+/// [`phase`] where two units meet on a place.
 #[cold]
-fn conflicting_phase(addresses: &[u32; LANES], mask: u32, words: usize) -> u32 {
-    let mut banks: [Vec<u32>; BANKS] = Default::default();
-    for lane in (0..LANES).filter(|lane| mask >> lane & 1 != 0) {
-        let start = addresses[lane] / WORD as u32;
-        for word in start..start + words as u32 {
-            let bank = &mut banks[word as usize % BANKS];
-            if !bank.contains(&word) {
-                bank.push(word);
-            }
-        }
+fn conflicting_phase(addresses: &[u32; LANES], mask: u32, shift: u32, places: u32) -> u32 {
+    let mut units = [0; LANES];
+    let mut count = 0;
+    for lane in crate::memory::lanes(mask) {
+        units[count] = addresses[lane] >> shift;
+        count += 1;
     }
-    banks
-        .iter()
-        .map(|bank| bank.len() as u32)
-        .max()
-        .unwrap_or(0)
+    let units = &mut units[..count];
+    units.sort_unstable();
+    let mut at_place = [0; BANKS];
+    for (index, &unit) in units.iter().enumerate() {
+        at_place[(unit % places) as usize] += u32::from(index == 0 || units[index - 1] != unit);
+    }
+    at_place.into_iter().max().unwrap_or(0)
 }
 
-/// Sums over phases of `lanes` lanes each that have an active lane.
-fn phases(addresses: &[u32; LANES], mask: u32, lanes: usize, words: usize) -> Passes {
-    let mut passes = Passes::default();
+/// Sums over phases of `lanes` lanes each that have an active lane; units as in [`phase`].
+fn phases(addresses: &[u32; LANES], mask: u32, lanes: usize, shift: u32) -> Passes {
     let group = u32::MAX >> (LANES - lanes);
-    for start in (0..LANES).step_by(lanes) {
-        let active = mask & (group << start);
-        if active != 0 {
-            passes.wavefronts += phase(addresses, active, words);
-            passes.ideal += 1;
-        }
+    let ideal = (0..LANES)
+        .step_by(lanes)
+        .filter(|start| mask >> start & group != 0)
+        .count() as u32;
+    // A common difference is free of conflicts when it is nothing or one unit.
+    let first = addresses[0];
+    let step = addresses[1].wrapping_sub(first);
+    let skew = |(lane, &a): (usize, &u32)| {
+        a.wrapping_sub(first.wrapping_add(step.wrapping_mul(lane as u32)))
+    };
+    if mask == u32::MAX
+        && (step == 0 || step == 1 << shift)
+        && addresses
+            .iter()
+            .enumerate()
+            .map(skew)
+            .fold(0, |all, d| all | d)
+            == 0
+    {
+        return Passes {
+            wavefronts: ideal,
+            ideal,
+        };
     }
-    passes
+    let active = (0..LANES)
+        .step_by(lanes)
+        .map(|start| mask & (group << start));
+    let wavefronts = active
+        .filter(|&m| m != 0)
+        .map(|m| phase(addresses, m, shift))
+        .sum();
+    Passes { wavefronts, ideal }
 }
 
 /// Passes of a load or store of `size` bytes (1, 2, 4, 8 or 16) a lane at shared addresses that
@@ -111,8 +150,8 @@ fn phases(addresses: &[u32; LANES], mask: u32, lanes: usize, words: usize) -> Pa
 pub fn wavefronts(addresses: &[u32; LANES], mask: u32, size: usize) -> Passes {
     match size {
         16 => phases(addresses, mask, 8, 4),
-        8 => phases(addresses, mask, 16, 2),
-        _ => phases(addresses, mask, 32, 1),
+        8 => phases(addresses, mask, 16, 3),
+        _ => phases(addresses, mask, 32, 2),
     }
 }
 

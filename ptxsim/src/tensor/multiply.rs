@@ -30,7 +30,7 @@ impl Rows {
         self.depth = depth;
         self.significand.resize(elements.len(), 0.0);
         self.exponent.resize(elements.len(), 0);
-        let target = self.significand.iter_mut().zip(&mut self.exponent);
+        let target = (&mut self.significand[..], &mut self.exponent[..]);
         self.special = split(format, elements, negate, target);
     }
 }
@@ -42,33 +42,67 @@ impl Columns {
         self.significand
             .resize(elements.len() / LANES, [0.0; LANES]);
         self.exponent.resize(elements.len() / LANES, [0; LANES]);
-        let significands = self.significand.as_flattened_mut().iter_mut();
-        let target = significands.zip(self.exponent.as_flattened_mut());
+        let significands = self.significand.as_flattened_mut();
+        let target = (significands, self.exponent.as_flattened_mut());
         self.special = split(format, elements, negate, target);
     }
 }
 
-/// Splits elements; true where one is infinite or NaN.
-fn split<'a>(
+/// Splits elements into significands and exponents; true where one is infinite or NaN.
+fn split(
     format: Format,
     elements: &[u32],
     negate: bool,
-    target: impl Iterator<Item = (&'a mut f32, &'a mut i32)>,
+    target: (&mut [f32], &mut [i32]),
 ) -> bool {
     let sign = if negate { 1 << (format.bits() - 1) } else { 0 };
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has the feature that the function is compiled for.
+        return unsafe { split_avx2(format, elements, sign, target) };
+    }
+    split_portable(format, elements, sign, target)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn split_avx2(
+    format: Format,
+    elements: &[u32],
+    sign: u32,
+    target: (&mut [f32], &mut [i32]),
+) -> bool {
+    split_portable(format, elements, sign, target)
+}
+
+#[inline(always)]
+fn split_portable(
+    format: Format,
+    elements: &[u32],
+    sign: u32,
+    target: (&mut [f32], &mut [i32]),
+) -> bool {
+    // One loop a format, so that each vectorises.
+    match format {
+        Format::F16 => split_with(elements, target, |bits| Format::F16.term(bits ^ sign)),
+        Format::Bf16 => split_with(elements, target, |bits| Format::Bf16.term(bits ^ sign)),
+        Format::Tf32 => split_with(elements, target, |bits| Format::Tf32.term(bits ^ sign)),
+        other => split_with(elements, target, |bits| other.term(bits ^ sign)),
+    }
+}
+
+#[inline(always)]
+fn split_with(
+    elements: &[u32],
+    (significands, exponents): (&mut [f32], &mut [i32]),
+    term: impl Fn(u32) -> Term,
+) -> bool {
     let mut lowest = 0;
-    let mut each = |term: Term, (significand, exponent): (&mut f32, &mut i32)| {
+    for ((&bits, significand), exponent) in elements.iter().zip(significands).zip(exponents) {
+        let term = term(bits);
         *significand = term.significand;
         *exponent = term.exponent;
         lowest = lowest.min(term.exponent);
-    };
-    let pairs = elements.iter().map(|bits| bits ^ sign).zip(target);
-    // One loop a format, so that each vectorises.
-    match format {
-        Format::F16 => pairs.for_each(|(bits, t)| each(Format::F16.term(bits), t)),
-        Format::Bf16 => pairs.for_each(|(bits, t)| each(Format::Bf16.term(bits), t)),
-        Format::Tf32 => pairs.for_each(|(bits, t)| each(Format::Tf32.term(bits), t)),
-        other => pairs.for_each(|(bits, t)| each(other.term(bits), t)),
     }
     lowest == SPECIAL_EXPONENT
 }
@@ -78,83 +112,105 @@ fn split<'a>(
 /// # Panics
 /// Where the shapes do not fit each other.
 pub fn multiply_add(model: &Model, a: &Rows, b: &Columns, c: &mut [f32]) {
-    let depth = a.depth;
-    assert!(depth == b.depth && depth > 0);
-    let width = b.significand.len() / depth * LANES;
-    assert!(c.len() * depth == a.significand.len() * width);
+    assert!(a.depth == b.depth && c.len() * a.depth == a.significand.len() * b.width());
+    match model.block.min(a.depth) {
+        4 => in_blocks::<4>(model, a, b, c),
+        8 => in_blocks::<8>(model, a, b, c),
+        16 => in_blocks::<16>(model, a, b, c),
+        32 => in_blocks::<32>(model, a, b, c),
+        block => panic!("no tensor core adds {block} products"),
+    }
+}
+
+impl Columns {
+    /// n.
+    fn width(&self) -> usize {
+        self.significand.len() / self.depth * LANES
+    }
+}
+
+/// [`multiply_add`] in blocks of `N` products.
+fn in_blocks<const N: usize>(model: &Model, a: &Rows, b: &Columns, c: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx2") && !a.special && !b.special {
         // SAFETY: the processor has the feature that the function is compiled for.
-        return unsafe { multiply_add_avx2(model, a, b, c) };
+        return unsafe { multiply_add_avx2::<N>(model, a, b, c) };
     }
-    for (row, c) in c.chunks_exact_mut(width).enumerate() {
-        for (panel, c) in c.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            for k in (0..depth).step_by(model.block) {
-                Block::new(model, a, b, row, panel, k).add_by_definition(model, c);
+    each_block::<N>(a, b, c, |block, c| block.add_by_definition(model, c));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn multiply_add_avx2<const N: usize>(model: &Model, a: &Rows, b: &Columns, c: &mut [f32]) {
+    each_block::<N>(a, b, c, |block, c| {
+        let [upper, lower] = c;
+        if !avx2::add(block, model, [upper, lower]) {
+            block.add_by_definition(model, [upper, lower]);
+        }
+    });
+}
+
+/// Accumulators of eight columns in two rows.
+type Accumulators<'a> = [&'a mut [f32; LANES]; 2];
+
+/// Calls `add` with each block and the accumulators that it is added to, in rising k.
+#[inline(always)]
+fn each_block<const N: usize>(
+    a: &Rows,
+    b: &Columns,
+    c: &mut [f32],
+    add: impl Fn(&Block<'_, N>, Accumulators<'_>),
+) {
+    let (blocks, width) = (a.depth / N, b.width());
+    assert!(blocks * N == a.depth);
+    let a_significand = a.significand.as_chunks::<N>().0.chunks_exact(2 * blocks);
+    let a_exponent = a.exponent.as_chunks::<N>().0.chunks_exact(2 * blocks);
+    let rows = a_significand.zip(a_exponent).zip(c.chunks_exact_mut(2 * width));
+    for ((a_significand, a_exponent), c) in rows {
+        let (upper, lower) = c.split_at_mut(width);
+        for k in 0..blocks {
+            let b_significand = b.significand.as_chunks::<N>().0.iter().skip(k).step_by(blocks);
+            let b_exponent = b.exponent.as_chunks::<N>().0.iter().skip(k).step_by(blocks);
+            let upper = upper.as_chunks_mut::<LANES>().0;
+            let c = upper.iter_mut().zip(lower.as_chunks_mut::<LANES>().0);
+            for ((b_significand, b_exponent), c) in b_significand.zip(b_exponent).zip(c) {
+                let block = Block {
+                    a_significand: [&a_significand[k], &a_significand[blocks + k]],
+                    a_exponent: [&a_exponent[k], &a_exponent[blocks + k]],
+                    b_significand,
+                    b_exponent,
+                };
+                add(&block, [c.0, c.1]);
             }
         }
     }
 }
 
-/// One fused add for eight columns.
-struct Block<'a> {
-    a_significand: &'a [f32],
-    a_exponent: &'a [i32],
-    b_significand: &'a [[f32; LANES]],
-    b_exponent: &'a [[i32; LANES]],
+/// One fused add for eight columns of two rows: two, because the steps of one depend on each other
+/// and leave half of the processor idle.
+struct Block<'a, const N: usize> {
+    a_significand: [&'a [f32; N]; 2],
+    a_exponent: [&'a [i32; N]; 2],
+    b_significand: &'a [[f32; LANES]; N],
+    b_exponent: &'a [[i32; LANES]; N],
 }
 
-impl<'a> Block<'a> {
-    #[inline(always)]
-    fn new(model: &Model, a: &'a Rows, b: &'a Columns, row: usize, panel: usize, k: usize) -> Self {
-        let depth = a.depth;
-        let block = model.block.min(depth - k);
-        let a_range = row * depth + k..row * depth + k + block;
-        let b_range = panel * depth + k..panel * depth + k + block;
-        Block {
-            a_significand: &a.significand[a_range.clone()],
-            a_exponent: &a.exponent[a_range],
-            b_significand: &b.significand[b_range.clone()],
-            b_exponent: &b.exponent[b_range],
-        }
-    }
-
+impl<const N: usize> Block<'_, N> {
     /// Element by element: where infinities or NaNs occur, and on processors without AVX2.
     #[cold]
     #[inline(never)]
-    fn add_by_definition(&self, model: &Model, c: &mut [f32; LANES]) {
-        let a = self.a_significand.iter().zip(self.a_exponent);
-        let a: Vec<Term> = a
-            .map(|(&significand, &exponent)| Term {
-                significand,
-                exponent,
-            })
-            .collect();
-        for (l, c) in c.iter_mut().enumerate() {
-            let b = self.b_significand.iter().zip(self.b_exponent);
-            let b: Vec<Term> = b
-                .map(|(s, e)| Term {
-                    significand: s[l],
-                    exponent: e[l],
-                })
-                .collect();
-            *c = model.fused_dot_add(&a, &b, *c);
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn multiply_add_avx2(model: &Model, a: &Rows, b: &Columns, c: &mut [f32]) {
-    let depth = a.depth;
-    let width = b.significand.len() / depth * LANES;
-    for (row, c) in c.chunks_exact_mut(width).enumerate() {
-        for (panel, c) in c.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            for k in (0..depth).step_by(model.block) {
-                let block = Block::new(model, a, b, row, panel, k);
-                if !avx2::add(&block, model, c) {
-                    block.add_by_definition(model, c);
-                }
+    fn add_by_definition(&self, model: &Model, c: Accumulators<'_>) {
+        let term = |significand, exponent| Term {
+            significand,
+            exponent,
+        };
+        for (row, c) in c.into_iter().enumerate() {
+            let (significand, exponent) = (self.a_significand[row], self.a_exponent[row]);
+            let a: [Term; N] = std::array::from_fn(|k| term(significand[k], exponent[k]));
+            for (l, c) in c.iter_mut().enumerate() {
+                let b: [Term; N] =
+                    std::array::from_fn(|k| term(self.b_significand[k][l], self.b_exponent[k][l]));
+                *c = model.fused_dot_add(&a, &b, *c);
             }
         }
     }
@@ -167,53 +223,72 @@ fn multiply_add_avx2(model: &Model, a: &Rows, b: &Columns, c: &mut [f32]) {
 mod avx2 {
     use super::super::format::ZERO_EXPONENT;
     use super::super::model::Accumulator;
-    use super::{Block, LANES, Model};
+    use super::{Accumulators, Block, LANES, Model};
     use std::arch::x86_64::*;
 
-    /// Adds a block to eight accumulators, unless one of them is infinite or NaN: then nothing is
+    /// Adds a block to its accumulators, unless one of them is infinite or NaN: then nothing is
     /// done and the result is false.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub fn add(block: &Block, model: &Model, c: &mut [f32; LANES]) -> bool {
-        let addend = load(c);
-        let magnitude = _mm256_and_si256(_mm256_castps_si256(addend), all(0x7fff_ffff));
-        let special = _mm256_cmpgt_epi32(magnitude, all(0x7f7f_ffff));
+    pub fn add<const N: usize>(block: &Block<'_, N>, model: &Model, c: Accumulators<'_>) -> bool {
+        let addends = [load(c[0]), load(c[1])];
+        let magnitudes = [without_sign(addends[0]), without_sign(addends[1])];
+        let special = _mm256_cmpgt_epi32(
+            _mm256_max_epi32(magnitudes[0], magnitudes[1]),
+            all(0x7f7f_ffff),
+        );
         if _mm256_testz_si256(special, special) == 0 {
             return false;
         }
-        let (c_significand, c_exponent) = split(model, addend, magnitude);
-        let mut top = _mm256_max_epi32(c_exponent, all(model.min_exponent));
-        for (&a, b) in block.a_exponent.iter().zip(block.b_exponent) {
-            top = _mm256_max_epi32(top, _mm256_add_epi32(all(a), load_i32(b)));
+        let addend = [
+            split(model, addends[0], magnitudes[0]),
+            split(model, addends[1], magnitudes[1]),
+        ];
+        let mut top = addend.map(|(_, exponent)| _mm256_max_epi32(exponent, all(model.min_exponent)));
+        for k in 0..N {
+            let b = load_i32(&block.b_exponent[k]);
+            for row in 0..2 {
+                let exponent = _mm256_add_epi32(all(block.a_exponent[row][k]), b);
+                top[row] = _mm256_max_epi32(top[row], exponent);
+            }
         }
         // Biased exponent of the scale that aligns a term: at most 127 + F, and at most 0 where the
         // term falls below the adder.
-        let bias = _mm256_sub_epi32(all(127 + model.fraction_bits), top);
-        let mut sum = Sum::new(align(c_significand, _mm256_add_epi32(c_exponent, bias)));
-        let a = block
-            .a_significand
-            .chunks(8)
-            .zip(block.a_exponent.chunks(8));
-        let b = block
-            .b_significand
-            .chunks(8)
-            .zip(block.b_exponent.chunks(8));
+        let bias = top.map(|top| _mm256_sub_epi32(all(127 + model.fraction_bits), top));
+        let first = |row: usize| {
+            let (significand, exponent) = addend[row];
+            Sum::new(align(significand, _mm256_add_epi32(exponent, bias[row])))
+        };
+        let mut sum = [first(0), first(1)];
         // Eight terms below 4 * 2^25 fit an i32; sixteen would not.
-        for ((a_significand, a_exponent), (b_significand, b_exponent)) in a.zip(b) {
-            let mut partial = _mm256_setzero_si256();
-            let a = a_significand.iter().zip(a_exponent);
-            for ((&sa, &ea), (sb, eb)) in a.zip(b_significand.iter().zip(b_exponent)) {
-                let product = _mm256_mul_ps(_mm256_set1_ps(sa), load(sb));
-                let biased = _mm256_add_epi32(_mm256_add_epi32(all(ea), bias), load_i32(eb));
-                partial = _mm256_add_epi32(partial, align(product, biased));
+        for eight in (0..N).step_by(8) {
+            let mut partial = [_mm256_setzero_si256(); 2];
+            for k in eight..N.min(eight + 8) {
+                let (sb, eb) = (load(&block.b_significand[k]), load_i32(&block.b_exponent[k]));
+                for row in 0..2 {
+                    let product = _mm256_mul_ps(_mm256_set1_ps(block.a_significand[row][k]), sb);
+                    let exponent = _mm256_add_epi32(all(block.a_exponent[row][k]), eb);
+                    let term = align(product, _mm256_add_epi32(exponent, bias[row]));
+                    partial[row] = _mm256_add_epi32(partial[row], term);
+                }
             }
-            sum.add(partial);
+            sum[0].add(partial[0]);
+            sum[1].add(partial[1]);
         }
-        let unit = _mm256_sub_epi32(top, all(model.fraction_bits));
-        let [low, high] = sum.scaled(model, unit);
-        // SAFETY: a store of eight f32 to an array of eight.
-        unsafe { _mm256_storeu_ps(c.as_mut_ptr(), _mm256_set_m128(high, low)) };
+        for ((sum, top), c) in sum.into_iter().zip(top).zip(c) {
+            let unit = _mm256_sub_epi32(top, all(model.fraction_bits));
+            let [low, high] = sum.scaled(model, unit);
+            // SAFETY: a store of eight f32 to an array of eight.
+            unsafe { _mm256_storeu_ps(c.as_mut_ptr(), _mm256_set_m128(high, low)) };
+        }
         true
+    }
+
+    /// Bits without the sign.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn without_sign(value: __m256) -> __m256i {
+        _mm256_and_si256(_mm256_castps_si256(value), all(0x7fff_ffff))
     }
 
     /// Exact sums of eight columns.

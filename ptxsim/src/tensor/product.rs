@@ -113,22 +113,56 @@ impl Product {
         2 * (self.rows * self.columns * self.depth) as u64
     }
 
-    /// Takes A from its fragment.
+    /// Takes A from its fragment. A register holds eight rows of `4 * width` neighbours in k.
     pub fn gather_a<'a>(&self, a: &mut OperandA, registers: impl Iterator<Item = &'a Row>) {
         a.elements.resize(self.rows * self.depth, 0);
-        self.gather(registers, |place, value| {
-            let (row, k) = a_position(self.rows, self.width(), place);
-            a.elements[row * self.depth + k] = value;
-        });
+        let run = 4 * self.width();
+        let mut elements = [0; 128];
+        for (register, row) in registers.enumerate() {
+            self.unpack(row, &mut elements);
+            let place = Place { lane: 0, register, element: 0 };
+            let (first, k) = a_position(self.rows, self.width(), place);
+            let rows = a.elements[first * self.depth..].chunks_mut(self.depth);
+            for (row, elements) in rows.zip(elements.chunks_exact(run)).take(8) {
+                row[k..k + run].copy_from_slice(elements);
+            }
+        }
     }
 
-    /// Takes B from its fragment of eight columns.
+    /// Takes B from its fragment of eight columns. A register holds, for each column, `4 * width`
+    /// neighbours in k.
     pub fn gather_b<'a>(&self, b: &mut OperandB, registers: impl Iterator<Item = &'a Row>) {
         b.elements.resize(LANES * self.depth, 0);
-        self.gather(registers, |place, value| {
-            let (k, column) = b_position(self.width(), place);
-            b.elements[k * LANES + column] = value;
-        });
+        let run = 4 * self.width();
+        let mut elements = [0; 128];
+        for (register, row) in registers.enumerate() {
+            self.unpack(row, &mut elements);
+            let place = Place { lane: 0, register, element: 0 };
+            let (first, _) = b_position(self.width(), place);
+            let panel = &mut b.elements[first * LANES..][..run * LANES];
+            for (k, columns) in panel.chunks_exact_mut(LANES).enumerate() {
+                for (column, element) in columns.iter_mut().enumerate() {
+                    *element = elements[column * run + k];
+                }
+            }
+        }
+    }
+
+    /// Elements of a register: those of lane 0 first, each lane's from the low bits up.
+    fn unpack(&self, row: &Row, elements: &mut [u32; 128]) {
+        match self.width() {
+            1 => elements[..32].copy_from_slice(row),
+            2 => {
+                for (pair, word) in elements.chunks_exact_mut(2).zip(row) {
+                    (pair[0], pair[1]) = (word & 0xffff, word >> 16);
+                }
+            }
+            _ => {
+                for (four, word) in elements.chunks_exact_mut(4).zip(row) {
+                    four.copy_from_slice(&word.to_le_bytes().map(u32::from));
+                }
+            }
+        }
     }
 
     /// Makes A's elements ready for [`Product::multiply_add`], negated where asked.
@@ -142,30 +176,6 @@ impl Product {
     pub fn prepare_b(&self, b: &mut OperandB, negate: bool) {
         if let Arithmetic::Float { b: format, .. } = self.arithmetic {
             b.terms.load(format, &b.elements, self.depth, negate);
-        }
-    }
-
-    #[inline(always)]
-    fn gather<'a>(
-        &self,
-        registers: impl Iterator<Item = &'a Row>,
-        mut put: impl FnMut(Place, u32),
-    ) {
-        let bits = self.arithmetic.element_bits();
-        let mask = u32::MAX >> (32 - bits);
-        for (register, row) in registers.enumerate() {
-            for (lane, value) in row.iter().enumerate() {
-                for element in 0..32 / bits {
-                    put(
-                        Place {
-                            lane,
-                            register,
-                            element,
-                        },
-                        value >> (element * bits) & mask,
-                    );
-                }
-            }
         }
     }
 

@@ -5,7 +5,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use cudarc::driver::{CudaContext, CudaFunction};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaSlice, CudaStream, DriverError, LaunchConfig, PushKernelArg,
+};
 use cudarc::nvrtc::Ptx;
 use ptxsim::client::{Simulator, load_always};
 
@@ -32,6 +34,31 @@ pub fn function(context: &Arc<CudaContext>, ptx: &str, name: &str) -> CudaFuncti
         .load_module(Ptx::from_src(ptx))
         .expect("the module loads");
     module.load_function(name).expect("the function is there")
+}
+
+/// Launches [`SAXPY`] on one-dimensional blocks.
+pub fn saxpy(
+    stream: &Arc<CudaStream>,
+    function: &CudaFunction,
+    shape: LaunchConfig,
+    y: &mut CudaSlice<f32>,
+    x: &CudaSlice<f32>,
+    a: f32,
+    n: u32,
+) -> Result<(), DriverError> {
+    let mut launch = stream.launch_builder(function);
+    launch.arg(y).arg(x).arg(&a).arg(&n);
+    // SAFETY: the arguments have the kernel's types, and the simulated driver checks its accesses.
+    unsafe { launch.launch(shape) }.map(|_| ())
+}
+
+/// `blocks` blocks of `threads` threads.
+pub fn shape(blocks: u32, threads: u32) -> LaunchConfig {
+    LaunchConfig {
+        grid_dim: (blocks, 1, 1),
+        block_dim: (threads, 1, 1),
+        shared_mem_bytes: 0,
+    }
 }
 
 /// `y[i] = a * x[i] + y[i]` for `i < n`; parameters `y`, `x`, `a`, `n`.
