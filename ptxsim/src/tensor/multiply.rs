@@ -49,12 +49,7 @@ impl Columns {
 }
 
 /// Splits elements into significands and exponents; true where one is infinite or NaN.
-fn split(
-    format: Format,
-    elements: &[u32],
-    negate: bool,
-    target: (&mut [f32], &mut [i32]),
-) -> bool {
+fn split(format: Format, elements: &[u32], negate: bool, target: (&mut [f32], &mut [i32])) -> bool {
     let sign = if negate { 1 << (format.bits() - 1) } else { 0 };
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx2") {
@@ -165,11 +160,19 @@ fn each_block<const N: usize>(
     assert!(blocks * N == a.depth);
     let a_significand = a.significand.as_chunks::<N>().0.chunks_exact(2 * blocks);
     let a_exponent = a.exponent.as_chunks::<N>().0.chunks_exact(2 * blocks);
-    let rows = a_significand.zip(a_exponent).zip(c.chunks_exact_mut(2 * width));
+    let rows = a_significand
+        .zip(a_exponent)
+        .zip(c.chunks_exact_mut(2 * width));
     for ((a_significand, a_exponent), c) in rows {
         let (upper, lower) = c.split_at_mut(width);
         for k in 0..blocks {
-            let b_significand = b.significand.as_chunks::<N>().0.iter().skip(k).step_by(blocks);
+            let b_significand = b
+                .significand
+                .as_chunks::<N>()
+                .0
+                .iter()
+                .skip(k)
+                .step_by(blocks);
             let b_exponent = b.exponent.as_chunks::<N>().0.iter().skip(k).step_by(blocks);
             let upper = upper.as_chunks_mut::<LANES>().0;
             let c = upper.iter_mut().zip(lower.as_chunks_mut::<LANES>().0);
@@ -244,7 +247,8 @@ mod avx2 {
             split(model, addends[0], magnitudes[0]),
             split(model, addends[1], magnitudes[1]),
         ];
-        let mut top = addend.map(|(_, exponent)| _mm256_max_epi32(exponent, all(model.min_exponent)));
+        let mut top =
+            addend.map(|(_, exponent)| _mm256_max_epi32(exponent, all(model.min_exponent)));
         for k in 0..N {
             let b = load_i32(&block.b_exponent[k]);
             for row in 0..2 {
@@ -264,7 +268,10 @@ mod avx2 {
         for eight in (0..N).step_by(8) {
             let mut partial = [_mm256_setzero_si256(); 2];
             for k in eight..N.min(eight + 8) {
-                let (sb, eb) = (load(&block.b_significand[k]), load_i32(&block.b_exponent[k]));
+                let (sb, eb) = (
+                    load(&block.b_significand[k]),
+                    load_i32(&block.b_exponent[k]),
+                );
                 for row in 0..2 {
                     let product = _mm256_mul_ps(_mm256_set1_ps(block.a_significand[row][k]), sb);
                     let exponent = _mm256_add_epi32(all(block.a_exponent[row][k]), eb);

@@ -120,7 +120,11 @@ impl Product {
         let mut elements = [0; 128];
         for (register, row) in registers.enumerate() {
             self.unpack(row, &mut elements);
-            let place = Place { lane: 0, register, element: 0 };
+            let place = Place {
+                lane: 0,
+                register,
+                element: 0,
+            };
             let (first, k) = a_position(self.rows, self.width(), place);
             let rows = a.elements[first * self.depth..].chunks_mut(self.depth);
             for (row, elements) in rows.zip(elements.chunks_exact(run)).take(8) {
@@ -137,7 +141,11 @@ impl Product {
         let mut elements = [0; 128];
         for (register, row) in registers.enumerate() {
             self.unpack(row, &mut elements);
-            let place = Place { lane: 0, register, element: 0 };
+            let place = Place {
+                lane: 0,
+                register,
+                element: 0,
+            };
             let (first, _) = b_position(self.width(), place);
             let panel = &mut b.elements[first * LANES..][..run * LANES];
             for (k, columns) in panel.chunks_exact_mut(LANES).enumerate() {
