@@ -153,7 +153,7 @@ impl Plan {
         std::iter::successors(Some(RUN), |run| Some(2 * run)).take_while(move |&run| run < keys)
     }
 
-    /// Workspace that [`nms`] needs, in bytes: two buffers of keys, and a count for each chunk.
+    /// Bytes of workspace: two buffers of keys, and a count for each chunk.
     pub fn workspace_bytes(&self) -> usize {
         match self.route {
             Route::Block(_) => 0,

@@ -1,4 +1,5 @@
-//! `boxes` [B, N, 4], `scores` [B, N], `classes`? [B, N] -> `indices` [B, max_output], `count` [B].
+//! `boxes [B, N, 4]`, `scores [B, N]`, `classes [B, N]` (optional) to `indices [B, max_output]`,
+//! `count [B]`.
 
 use super::{Call, Op, Outputs};
 use crate::target::Target;
