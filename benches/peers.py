@@ -6,6 +6,7 @@ Needs torch 2.11 and torchvision 0.26; runs on CUDA where torch can, and on the 
 L2, as in the benches; `compiled` is torch.compile of the same function.
 """
 
+import itertools
 import re
 import statistics
 import sys
@@ -74,6 +75,25 @@ def sigmoid_focal_loss(device):
             yield f"{case} gradient", variant, timed(gradient, device)
 
 
+def nms(device):
+    """Yields (case, variant, seconds): batched_nms image by image, the best 300 of each."""
+    for images, boxes in [(1, 800), (1, 5_000), (8, 5_000), (1, 100_000)]:
+        generator = torch.Generator(device).manual_seed(3)
+        random = lambda *shape: torch.rand(*shape, generator=generator, device=device)
+        centres = random((boxes + 9) // 10, 2) * torch.tensor([1333.0, 800.0], device=device)
+        place = torch.arange(boxes, device=device)
+        batch = []
+        for _ in range(images):
+            low = centres[place % len(centres)] + 8 * random(boxes, 2)
+            batch.append((torch.cat([low, low + 40 + 20 * random(boxes, 2)], 1), random(boxes), place % 80))
+
+        def keep():
+            for corners, scores, classes in batch:
+                torchvision.ops.batched_nms(corners, scores, classes, 0.5)[:300]
+
+        yield f"nms [{images} x {boxes}] 80 classes", "batched_nms", timed(keep, device)
+
+
 def ours(path):
     """Seconds by (case, device), from the summary lines of `cargo bench`."""
     line = re.compile(r"^(.*) on (cpu|cuda) \(.*\): ([0-9.]+) ms, ")
@@ -89,7 +109,7 @@ def main():
         if device == "cuda" and not torch.cuda.is_available():
             print("not measured: cuda: torch finds no GPU")
             continue
-        for case, variant, seconds in sigmoid_focal_loss(device):
+        for case, variant, seconds in itertools.chain(nms(device), sigmoid_focal_loss(device)):
             mine = times.get((case, device))
             ratio = f", {seconds / mine:.1f} times ocelli's {1e3 * mine:.3f} ms" if mine else ""
             print(f"{case} on {device}: torchvision {variant} {1e3 * seconds:.3f} ms{ratio}", flush=True)

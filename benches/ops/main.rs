@@ -6,12 +6,14 @@
 //! same device just before.
 
 mod bench;
+mod nms;
 mod sigmoid_focal_loss;
 
 use bench::Bench;
 
 fn main() {
     let mut bench = Bench::new();
+    nms::run(&mut bench);
     sigmoid_focal_loss::run(&mut bench);
     bench.finish();
 }

@@ -34,12 +34,20 @@ impl Settings {
     where
         T::Err: std::error::Error + Send + Sync + 'static,
     {
-        match self.0.get(key) {
-            None => Ok(default),
-            Some(value) => value
+        Ok(self.optional(key)?.unwrap_or(default))
+    }
+
+    /// The value of `key`, where it is set.
+    pub fn optional<T: FromStr>(&self, key: &str) -> Result<Option<T>>
+    where
+        T::Err: std::error::Error + Send + Sync + 'static,
+    {
+        let parse = |value: &String| {
+            value
                 .parse()
-                .with_context(|| format!("--set {key}={value}: not a value of its type")),
-        }
+                .with_context(|| format!("--set {key}={value}: not a value of its type"))
+        };
+        self.0.get(key).map(parse).transpose()
     }
 }
 

@@ -188,6 +188,17 @@ fn capture_refuses_what_cannot_be_captured() {
     assert_eq!(nothing, CUresult::CUDA_ERROR_ILLEGAL_STATE);
 }
 
+/// A capture that nobody can end must not forbid allocations for ever.
+#[test]
+fn destroyed_stream_ends_its_capture() {
+    let stream = stream(1);
+    let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    ok!(cuStreamBeginCapture_v2(stream, mode));
+    ok!(cuStreamDestroy_v2(stream));
+    let address = allocate(4);
+    ok!(cuMemFree_v2(address));
+}
+
 #[test]
 fn graph_keeps_the_memory_that_it_allocates() {
     let stream = stream(1);

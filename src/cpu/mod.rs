@@ -4,4 +4,5 @@
 //! has. This module knows neither tensors nor the CUDA backend.
 
 mod math;
+pub mod nms;
 pub mod sigmoid_focal_loss;

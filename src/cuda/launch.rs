@@ -1,6 +1,6 @@
 //! What is launched, and how.
 
-use cudarc::driver::LaunchConfig;
+use cudarc::driver::{CudaView, LaunchArgs, LaunchConfig, PushKernelArg};
 use std::fmt;
 
 /// A kernel: the image that holds it and its `extern "C"` symbol.
@@ -43,5 +43,23 @@ impl fmt::Display for Launch {
             "{} <<<{:?}, {:?}, {} B>>>",
             self.kernel.symbol, self.grid, self.block, self.shared_bytes
         )
+    }
+}
+
+/// The address that a kernel takes for an input it was not given.
+static NULL: u64 = 0;
+
+/// Arguments that may be absent.
+pub(super) trait OptionalArgument<'a> {
+    /// Pushes the view, or a null pointer.
+    fn optional<T>(&mut self, view: &'a Option<CudaView<'_, T>>) -> &mut Self;
+}
+
+impl<'a> OptionalArgument<'a> for LaunchArgs<'a> {
+    fn optional<T>(&mut self, view: &'a Option<CudaView<'_, T>>) -> &mut Self {
+        match view {
+            Some(view) => self.arg(view),
+            None => self.arg(&NULL),
+        }
     }
 }

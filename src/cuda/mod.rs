@@ -11,6 +11,7 @@ mod context;
 mod divisor;
 mod image;
 mod launch;
+pub mod nms;
 pub mod sigmoid_focal_loss;
 mod workspace;
 
@@ -24,5 +25,7 @@ pub use workspace::WORKSPACE_ALIGNMENT;
 
 /// Every kernel that the host side launches.
 pub fn kernels() -> Vec<Kernel> {
-    sigmoid_focal_loss::kernels().collect()
+    nms::kernels()
+        .chain(sigmoid_focal_loss::kernels())
+        .collect()
 }

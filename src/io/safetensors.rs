@@ -186,9 +186,10 @@ mod tests {
         ])
     }
 
-    fn written() -> Vec<u8> {
-        let path =
-            std::env::temp_dir().join(format!("ocelli-io-{}.safetensors", std::process::id()));
+    /// A file's bytes; `test` keeps the files of tests that run at once apart.
+    fn written(test: &str) -> Vec<u8> {
+        let name = format!("ocelli-{test}-{}.safetensors", std::process::id());
+        let path = std::env::temp_dir().join(name);
         write_tensors(&path, &tensors()).unwrap();
         let bytes = fs::read(&path).unwrap();
         fs::remove_file(&path).unwrap();
@@ -197,7 +198,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let file = TensorFile::from_bytes("x".into(), written()).unwrap();
+        let file = TensorFile::from_bytes("x".into(), written("what_is_written_is_read")).unwrap();
         assert_eq!(file.names(), ["empty", "half", "label"]);
         assert_eq!(
             file.tensor("label").unwrap().to_vec::<i32>().unwrap(),
@@ -225,7 +226,7 @@ mod tests {
     proptest! {
         #[test]
         fn damaged_files_are_errors(at: prop::sample::Index, byte: u8, cut: prop::sample::Index) {
-            let mut bytes = written();
+            let mut bytes = written("damaged_files_are_errors");
             let index = at.index(bytes.len());
             bytes[index] = byte;
             bytes.truncate(cut.index(bytes.len()) + 1);

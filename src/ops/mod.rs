@@ -2,8 +2,10 @@
 //! device of its tensors.
 
 mod check;
+mod nms;
 mod sigmoid_focal_loss;
 
+pub use nms::{Kept, nms};
 pub use sigmoid_focal_loss::{sigmoid_focal_loss, sigmoid_focal_loss_with_gradient};
 
 /// Runs the arm of `$device`. Without the feature `cuda` no context exists, and its arm is not

@@ -1,7 +1,9 @@
 //! Scalars of the ops, with their defaults and the values they may take.
 
+mod nms;
 mod sigmoid_focal_loss;
 
+pub use nms::Nms;
 pub use sigmoid_focal_loss::SigmoidFocalLoss;
 
 use crate::error::{Error, Result};

@@ -4,6 +4,8 @@
 //! Everything else is tested against it. It is slow, uses nothing else of the crate, and shares no
 //! formula with the backends where the mathematics leaves a choice.
 
+mod nms;
 mod sigmoid_focal_loss;
 
+pub use nms::{Nms, iou, nms};
 pub use sigmoid_focal_loss::{SigmoidFocalLoss, sigmoid_focal_loss};

@@ -7,4 +7,5 @@ mod device;
 #[cfg(feature = "cuda")]
 mod simulator;
 
+mod nms;
 mod sigmoid_focal_loss;

@@ -5,6 +5,9 @@ use std::fmt;
 /// The prefix of a line in which a test says what it did not run, and why.
 const SKIPPED: &str = "skipped: ";
 
+/// The reason of ignored tests that others start, each in a process of its own: nothing is skipped.
+const RUN_BY_OTHERS: &str = "run by others";
+
 /// Counts over all test programs of one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -30,7 +33,8 @@ impl Summary {
         if let Some((name, "FAILED")) = test {
             self.failures.push(name.to_owned());
         } else if let Some((name, result)) = test {
-            if let Some(reason) = result.strip_prefix("ignored, ") {
+            let reason = result.strip_prefix("ignored, ");
+            if let Some(reason) = reason.filter(|&reason| reason != RUN_BY_OTHERS) {
                 self.skip(&format!("{name}: {reason}"));
             }
         } else if let Some((_, counts)) = line.split_once("test result: ") {
@@ -96,6 +100,7 @@ test a ... ok
 test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.00s
 skipped: nms on gpu: no driver
 test b ... FAILED
+test child ... ignored, run by others
 test vectors ... ignored, needs vectors recorded on GPUs
 test result: FAILED. 40 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 9.10s
 skipped: nms on gpu: no driver

@@ -1,5 +1,6 @@
 //! `ocelli op`: one op on the tensors of a file.
 
+mod nms;
 mod sigmoid_focal_loss;
 
 use crate::settings::Settings;
@@ -21,7 +22,7 @@ struct Op {
     run: fn(&Call) -> Result<Outputs>,
 }
 
-const OPS: [Op; 1] = [sigmoid_focal_loss::OP];
+const OPS: [Op; 2] = [nms::OP, sigmoid_focal_loss::OP];
 
 /// Arguments of `ocelli op`.
 #[derive(clap::Args)]
@@ -79,11 +80,36 @@ fn float_type(name: &str) -> Result<DType, String> {
 impl Call {
     /// An input, cast to `--dtype` where it is a float, where the op computes.
     fn input(&self, name: &str) -> Result<Tensor> {
+        self.place(self.rounded(name)?)
+    }
+
+    /// As [`input`](Self::input), for one that may be missing.
+    fn optional_input(&self, name: &str) -> Result<Option<Tensor>> {
+        let present = self.inputs.contains(name);
+        present.then(|| self.input(name)).transpose()
+    }
+
+    /// An input of an op that computes in f32 alone: `--dtype` rounds it, and nothing else.
+    fn f32_input(&self, name: &str) -> Result<Tensor> {
+        let tensor = self.rounded(name)?;
+        let float = tensor.dtype().is_float();
+        self.place(if float {
+            tensor.to_dtype(DType::F32)?
+        } else {
+            tensor
+        })
+    }
+
+    /// An input on the host, cast to `--dtype` where it is a float.
+    fn rounded(&self, name: &str) -> Result<Tensor> {
         let tensor = self.inputs.tensor(name)?;
-        let tensor = match self.dtype {
-            Some(dtype) if tensor.dtype().is_float() => tensor.to_dtype(dtype)?,
-            _ => tensor,
-        };
+        match self.dtype {
+            Some(dtype) if tensor.dtype().is_float() => Ok(tensor.to_dtype(dtype)?),
+            _ => Ok(tensor),
+        }
+    }
+
+    fn place(&self, tensor: Tensor) -> Result<Tensor> {
         match &self.target {
             Target::Reference => Ok(tensor),
             Target::Device(device) => Ok(tensor.to_device(device)?),

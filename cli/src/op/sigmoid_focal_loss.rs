@@ -1,4 +1,4 @@
-//! `logits` [R, K], `labels` [R] -> `loss` [1], `dlogits` [R, K].
+//! `logits [R, K]`, `labels [R]` to `loss [1]`, `dlogits [R, K]`.
 
 use super::{Call, Op, Outputs, from_f64, to_f64};
 use crate::target::Target;

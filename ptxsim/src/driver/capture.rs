@@ -257,6 +257,18 @@ impl Captures {
         }
     }
 
+    /// Invalidates the capture of a stream that is destroyed, and ends it if it began there.
+    pub fn abandon(&self, stream: &Stream) {
+        if let Some(participation) = lock(stream).take() {
+            let capture = participation.capture;
+            capture.invalidate();
+            if capture.origin == stream.handle {
+                capture.ended.store(true, Ordering::Release);
+                self.active().retain(|other| !Arc::ptr_eq(other, &capture));
+            }
+        }
+    }
+
     /// Takes the forked streams out of a capture that has ended.
     fn dismiss(&self, capture: &Arc<Capture>) -> Result {
         let thread_stream = super::context::current().map(|context| context.thread_stream());

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
 use super::device::require_device;
-use super::ffi::{In, Out, exports};
+use super::ffi::{HostPointer, In, Out, exports};
 use super::handle::Handle;
 use super::state::{driver, initialize};
 use super::status::{Result, Status};
@@ -201,6 +201,22 @@ fn create(out: Out<Handle>, flags: u32, device: c_int) -> Result {
     out.set(context.handle)
 }
 
+/// `CUctxCreateParams`: execution affinity, and sharing the GPU with graphics.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct CreateParams {
+    affinity: HostPointer,
+    affinity_count: c_int,
+    graphics: HostPointer,
+}
+
+impl CreateParams {
+    /// Whether nothing is asked for.
+    fn is_empty(&self) -> bool {
+        self.affinity.address() == 0 && self.affinity_count == 0 && self.graphics.address() == 0
+    }
+}
+
 exports! {
     fn cuInit(flags: c_uint) {
         if flags != 0 {
@@ -246,16 +262,19 @@ exports! {
         create(context, flags, device)
     }
 
-    fn cuCtxCreate_v3(context: Out<Handle>, affinity: In<c_void>, count: c_int, flags: c_uint, device: c_int) {
+    fn cuCtxCreate_v3(
+        context: Out<Handle>, affinity: In<c_void>, count: c_int, flags: c_uint, device: c_int,
+    ) {
         if count != 0 || !affinity.is_null() {
             return Err(Status::NOT_SUPPORTED);
         }
         create(context, flags, device)
     }
 
-    fn cuCtxCreate_v4(context: Out<Handle>, params: In<c_void>, flags: c_uint, device: c_int) {
-        // Parameters ask for execution affinity or for graphics interoperation.
-        if !params.is_null() {
+    fn cuCtxCreate_v4(
+        context: Out<Handle>, params: In<CreateParams>, flags: c_uint, device: c_int,
+    ) {
+        if !params.is_null() && !params.get()?.is_empty() {
             return Err(Status::NOT_SUPPORTED);
         }
         create(context, flags, device)

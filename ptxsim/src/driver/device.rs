@@ -191,7 +191,8 @@ exports! {
 
     fn cuDeviceGetName(text: Out<c_char>, room: c_int, device: c_int) {
         require_device(device)?;
-        let room = usize::try_from(room).ok().filter(|&room| room > 0).ok_or(Status::INVALID_VALUE)?;
+        let room = usize::try_from(room).ok().filter(|&room| room > 0);
+        let room = room.ok_or(Status::INVALID_VALUE)?;
         let name = name(driver()?.arch).bytes();
         let cut = name.take(room - 1).chain([0]);
         text.set_many(cut.map(|byte| byte as c_char), room)

@@ -115,15 +115,21 @@ exports! {
         now(Fill::new(address, &value.to_le_bytes(), width, pitch, height))
     }
 
-    fn cuMemsetD2D8Async(address: u64, pitch: usize, value: c_uchar, width: usize, height: usize, stream: Handle) {
+    fn cuMemsetD2D8Async(
+        address: u64, pitch: usize, value: c_uchar, width: usize, height: usize, stream: Handle,
+    ) {
         later(Fill::new(address, &value.to_le_bytes(), width, pitch, height), stream)
     }
 
-    fn cuMemsetD2D16Async(address: u64, pitch: usize, value: c_ushort, width: usize, height: usize, stream: Handle) {
+    fn cuMemsetD2D16Async(
+        address: u64, pitch: usize, value: c_ushort, width: usize, height: usize, stream: Handle,
+    ) {
         later(Fill::new(address, &value.to_le_bytes(), width, pitch, height), stream)
     }
 
-    fn cuMemsetD2D32Async(address: u64, pitch: usize, value: c_uint, width: usize, height: usize, stream: Handle) {
+    fn cuMemsetD2D32Async(
+        address: u64, pitch: usize, value: c_uint, width: usize, height: usize, stream: Handle,
+    ) {
         later(Fill::new(address, &value.to_le_bytes(), width, pitch, height), stream)
     }
 }

@@ -129,7 +129,10 @@ impl Function {
     fn set_attribute(&self, number: c_uint, value: c_int) -> Result {
         match number {
             MAX_DYNAMIC_SHARED => {
-                let most = self.limits().shared_per_block_optin - self.kernel.info().static_shared;
+                let most = self
+                    .limits()
+                    .shared_per_block_optin
+                    .saturating_sub(self.kernel.info().static_shared);
                 let bytes = u32::try_from(value).ok().filter(|&bytes| bytes <= most);
                 self.dynamic_shared
                     .store(bytes.ok_or(Status::INVALID_VALUE)?, Ordering::Relaxed);

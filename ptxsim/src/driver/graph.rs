@@ -264,7 +264,9 @@ exports! {
         instantiate(executable, graph, flags)
     }
 
-    fn cuGraphInstantiate_v2(executable: Out<Handle>, graph: Handle, node: Out<Handle>, log: Out<u8>, room: usize) {
+    fn cuGraphInstantiate_v2(
+        executable: Out<Handle>, graph: Handle, node: Out<Handle>, log: Out<u8>, room: usize,
+    ) {
         node.set_if_wanted(Handle::NULL);
         if room > 0 {
             log.set_if_wanted(0);

@@ -116,25 +116,39 @@ fn event(handle: Handle) -> Result<Arc<Event>> {
 }
 
 exports! {
-    fn cuGraphAddKernelNode(node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, params: In<KernelNodeParams>) {
+    fn cuGraphAddKernelNode(
+        node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize,
+        params: In<KernelNodeParams>,
+    ) {
         add(node, graph, after, count, params.get()?.operation()?)
     }
 
-    fn cuGraphAddKernelNode_v2(node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, params: In<KernelNodeParams>) {
+    fn cuGraphAddKernelNode_v2(
+        node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize,
+        params: In<KernelNodeParams>,
+    ) {
         add(node, graph, after, count, params.get()?.operation()?)
     }
 
-    fn cuGraphAddMemcpyNode(node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, params: In<Memcpy3d>, context: Handle) {
+    fn cuGraphAddMemcpyNode(
+        node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, params: In<Memcpy3d>,
+        context: Handle,
+    ) {
         super::context::find_or_current(context)?;
         add(node, graph, after, count, Operation::Copy(params.get()?.copy()?))
     }
 
-    fn cuGraphAddMemsetNode(node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, params: In<MemsetNodeParams>, context: Handle) {
+    fn cuGraphAddMemsetNode(
+        node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize,
+        params: In<MemsetNodeParams>, context: Handle,
+    ) {
         super::context::find_or_current(context)?;
         add(node, graph, after, count, params.get()?.operation()?)
     }
 
-    fn cuGraphAddHostNode(node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, params: In<HostFunction>) {
+    fn cuGraphAddHostNode(
+        node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, params: In<HostFunction>,
+    ) {
         let function = params.get()?;
         if function.function.is_none() {
             return Err(Status::INVALID_VALUE);
@@ -146,16 +160,22 @@ exports! {
         add(node, graph, after, count, Operation::Empty)
     }
 
-    fn cuGraphAddChildGraphNode(node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, child: Handle) {
+    fn cuGraphAddChildGraphNode(
+        node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, child: Handle,
+    ) {
         let child = driver()?.graphs.get(child)?.instantiate(0)?;
         add(node, graph, after, count, Operation::Graph(child))
     }
 
-    fn cuGraphAddEventRecordNode(node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, recorded: Handle) {
+    fn cuGraphAddEventRecordNode(
+        node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, recorded: Handle,
+    ) {
         add(node, graph, after, count, Operation::Record(event(recorded)?))
     }
 
-    fn cuGraphAddEventWaitNode(node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, awaited: Handle) {
+    fn cuGraphAddEventWaitNode(
+        node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, awaited: Handle,
+    ) {
         add(node, graph, after, count, Operation::Wait(event(awaited)?))
     }
 
@@ -208,23 +228,31 @@ exports! {
         set_kernel(node, params)
     }
 
-    fn cuGraphExecKernelNodeSetParams(executable: Handle, node: Handle, params: In<KernelNodeParams>) {
+    fn cuGraphExecKernelNodeSetParams(
+        executable: Handle, node: Handle, params: In<KernelNodeParams>,
+    ) {
         let operation = params.get()?.operation()?;
         driver()?.executables.get(executable)?.replace(node, operation)
     }
 
-    fn cuGraphExecKernelNodeSetParams_v2(executable: Handle, node: Handle, params: In<KernelNodeParams>) {
+    fn cuGraphExecKernelNodeSetParams_v2(
+        executable: Handle, node: Handle, params: In<KernelNodeParams>,
+    ) {
         let operation = params.get()?.operation()?;
         driver()?.executables.get(executable)?.replace(node, operation)
     }
 
-    fn cuGraphExecMemsetNodeSetParams(executable: Handle, node: Handle, params: In<MemsetNodeParams>, context: Handle) {
+    fn cuGraphExecMemsetNodeSetParams(
+        executable: Handle, node: Handle, params: In<MemsetNodeParams>, context: Handle,
+    ) {
         super::context::find_or_current(context)?;
         let operation = params.get()?.operation()?;
         driver()?.executables.get(executable)?.replace(node, operation)
     }
 
-    fn cuGraphExecMemcpyNodeSetParams(executable: Handle, node: Handle, params: In<Memcpy3d>, context: Handle) {
+    fn cuGraphExecMemcpyNodeSetParams(
+        executable: Handle, node: Handle, params: In<Memcpy3d>, context: Handle,
+    ) {
         super::context::find_or_current(context)?;
         let operation = Operation::Copy(params.get()?.copy()?);
         driver()?.executables.get(executable)?.replace(node, operation)

@@ -317,7 +317,10 @@ exports! {
         launch(function, shape, stream, KernelArguments { values, buffer: In::NULL })
     }
 
-    fn cuLaunchKernelEx(config: In<ExtendedConfig>, function: Handle, values: In<HostPointer>, buffer: In<HostPointer>) {
+    fn cuLaunchKernelEx(
+        config: In<ExtendedConfig>, function: Handle, values: In<HostPointer>,
+        buffer: In<HostPointer>,
+    ) {
         let config = config.get()?;
         launch(function, config.shape()?, config.stream, KernelArguments { values, buffer })
     }

@@ -92,7 +92,9 @@ exports! {
         now(unified(to, from, len))
     }
 
-    fn cuMemcpyPeerAsync(to: u64, to_context: Handle, from: u64, from_context: Handle, len: usize, stream: Handle) {
+    fn cuMemcpyPeerAsync(
+        to: u64, to_context: Handle, from: u64, from_context: Handle, len: usize, stream: Handle,
+    ) {
         super::context::find_or_current(to_context)?;
         super::context::find_or_current(from_context)?;
         later(unified(to, from, len), stream)

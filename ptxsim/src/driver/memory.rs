@@ -190,7 +190,9 @@ exports! {
         address.set(allocate(driver, bytes)?)
     }
 
-    fn cuMemAllocPitch_v2(address: Out<u64>, pitch: Out<usize>, width: usize, height: usize, element: c_uint) {
+    fn cuMemAllocPitch_v2(
+        address: Out<u64>, pitch: Out<usize>, width: usize, height: usize, element: c_uint,
+    ) {
         current()?;
         address.check()?;
         pitch.check()?;
@@ -301,7 +303,9 @@ exports! {
         value.write(bytes.len(), |room| { room.copy_from_slice(&bytes); Ok(()) })
     }
 
-    fn cuPointerGetAttributes(count: c_uint, numbers: In<c_uint>, values: In<HostPointer>, address: u64) {
+    fn cuPointerGetAttributes(
+        count: c_uint, numbers: In<c_uint>, values: In<HostPointer>, address: u64,
+    ) {
         current()?;
         let count = count as usize;
         for (number, value) in numbers.get_many(count)?.into_iter().zip(values.get_many(count)?) {
@@ -333,7 +337,9 @@ exports! {
         range(address, bytes)
     }
 
-    fn cuMemPrefetchAsync_v2(address: u64, bytes: usize, location: Location, flags: c_uint, stream: Handle) {
+    fn cuMemPrefetchAsync_v2(
+        address: u64, bytes: usize, location: Location, flags: c_uint, stream: Handle,
+    ) {
         stream::find(stream)?;
         location.check()?;
         if flags != 0 { Err(Status::INVALID_VALUE) } else { range(address, bytes) }

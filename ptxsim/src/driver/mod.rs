@@ -7,9 +7,13 @@
 //! - Objects are found by [`handle`]s in tables; a stale handle is an error.
 //! - Work goes through a [`stream`] as an [`operation`], which is done at once, or added to a graph
 //!   while the stream is in a [`capture`].
-//! - No lock of the driver is held while a kernel runs: launches of several threads run in parallel.
+//! - No lock of the driver is held while a kernel runs: threads launch in parallel.
 //! - An error of a kernel is returned by its launch and is not sticky, so that one bad launch does
 //!   not fail every later test of a process; `PTXSIM_ERRORS=deferred` has it the other way.
+//! - The rlib holds the exported functions as well. A program that links it for [`crate::client`]
+//!   does not export them, and the library binds its own symbols first (`-Bsymbolic`), so the two
+//!   do not meet. Only a program that links `libcuda` at build time, as cudarc's `dynamic-linking`
+//!   does, would get the rlib's copy: it should use the runner instead of the client.
 
 pub mod capture;
 pub mod context;

@@ -217,7 +217,10 @@ exports! {
         load_reporting(module, image_bytes(image), &Log::default())
     }
 
-    fn cuModuleLoadDataEx(module: Out<Handle>, image: HostPointer, count: c_uint, options: In<c_uint>, values: In<HostPointer>) {
+    fn cuModuleLoadDataEx(
+        module: Out<Handle>, image: HostPointer, count: c_uint, options: In<c_uint>,
+        values: In<HostPointer>,
+    ) {
         load_reporting(module, image_bytes(image), &Log::from_options(count, options, values)?)
     }
 
@@ -257,14 +260,16 @@ exports! {
     }
 
     fn cuLibraryLoadData(
-        library: Out<Handle>, image: HostPointer, _jit: In<c_uint>, _jit_values: In<HostPointer>, _jit_count: c_uint,
+        library: Out<Handle>, image: HostPointer, _jit: In<c_uint>, _jit_values: In<HostPointer>,
+        _jit_count: c_uint,
         _options: In<c_uint>, _values: In<c_void>, _count: c_uint,
     ) {
         load_reporting(library, image_bytes(image), &Log::default())
     }
 
     fn cuLibraryLoadFromFile(
-        library: Out<Handle>, path: Text, _jit: In<c_uint>, _jit_values: In<HostPointer>, _jit_count: c_uint,
+        library: Out<Handle>, path: Text, _jit: In<c_uint>, _jit_values: In<HostPointer>,
+        _jit_count: c_uint,
         _options: In<c_uint>, _values: In<c_void>, _count: c_uint,
     ) {
         load_reporting(library, Ok(file_bytes(path)?), &Log::default())

@@ -104,18 +104,24 @@ fn active_clusters(function: &Function, config: &ExtendedConfig) -> Result<u32> 
 }
 
 exports! {
-    fn cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks: Out<c_int>, function: Handle, threads: c_int, shared: usize) {
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
+        blocks: Out<c_int>, function: Handle, threads: c_int, shared: usize,
+    ) {
         max_active(blocks, function, threads, shared)
     }
 
     fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
         blocks: Out<c_int>, function: Handle, threads: c_int, shared: usize, flags: c_uint,
     ) {
-        if flags > 1 { Err(Status::INVALID_VALUE) } else { max_active(blocks, function, threads, shared) }
+        if flags > 1 {
+            return Err(Status::INVALID_VALUE);
+        }
+        max_active(blocks, function, threads, shared)
     }
 
     fn cuOccupancyMaxPotentialBlockSize(
-        grid: Out<c_int>, threads: Out<c_int>, function: Handle, by_threads: SharedByThreads, shared: usize, limit: c_int,
+        grid: Out<c_int>, threads: Out<c_int>, function: Handle, by_threads: SharedByThreads,
+        shared: usize, limit: c_int,
     ) {
         let best = potential(function, by_threads, shared, limit)?;
         grid.set(best.0)?;
@@ -123,7 +129,8 @@ exports! {
     }
 
     fn cuOccupancyMaxPotentialBlockSizeWithFlags(
-        grid: Out<c_int>, threads: Out<c_int>, function: Handle, by_threads: SharedByThreads, shared: usize, limit: c_int,
+        grid: Out<c_int>, threads: Out<c_int>, function: Handle, by_threads: SharedByThreads,
+        shared: usize, limit: c_int,
         flags: c_uint,
     ) {
         if flags > 1 {
@@ -134,28 +141,36 @@ exports! {
         threads.set(best.1)
     }
 
-    fn cuOccupancyAvailableDynamicSMemPerBlock(bytes: Out<usize>, function: Handle, blocks: c_int, threads: c_int) {
+    fn cuOccupancyAvailableDynamicSMemPerBlock(
+        bytes: Out<usize>, function: Handle, blocks: c_int, threads: c_int,
+    ) {
         let function = function::find(function)?;
-        let (Ok(blocks @ 1..), Ok(1..=MAX_THREADS)) = (u32::try_from(blocks), u32::try_from(threads)) else {
+        if blocks < 1 || !(1..=MAX_THREADS as c_int).contains(&threads) {
             return Err(Status::INVALID_VALUE);
-        };
+        }
         let limits = function.limits();
-        let share = limits.shared_per_multiprocessor / blocks / limits.shared_unit * limits.shared_unit;
-        let taken = limits.shared_reserved + function.kernel.info().static_shared;
-        let room = share.saturating_sub(taken);
-        bytes.set(room.min(limits.shared_per_block_optin - function.kernel.info().static_shared) as usize)
+        let share = limits.shared_per_multiprocessor / blocks as u32;
+        let share = share / limits.shared_unit * limits.shared_unit;
+        let own = function.kernel.info().static_shared;
+        let room = share.saturating_sub(limits.shared_reserved + own);
+        bytes.set(room.min(limits.shared_per_block_optin.saturating_sub(own)) as usize)
     }
 
-    fn cuOccupancyMaxPotentialClusterSize(blocks: Out<c_int>, function: Handle, config: In<ExtendedConfig>) {
+    fn cuOccupancyMaxPotentialClusterSize(
+        blocks: Out<c_int>, function: Handle, config: In<ExtendedConfig>,
+    ) {
         let function = function::find(function)?;
         let (threads, shared, _) = config.get()?.cluster_shape()?;
-        let per_group = blocks_per_multiprocessor(&function, threads, shared) * function.limits().cluster_span;
+        let resident = blocks_per_multiprocessor(&function, threads, shared);
+        let per_group = resident * function.limits().cluster_span;
         // Sizes are powers of two.
         let most = function.max_cluster().min(per_group);
         blocks.set(most.checked_ilog2().map_or(0, |exponent| 1 << exponent))
     }
 
-    fn cuOccupancyMaxActiveClusters(clusters: Out<c_int>, function: Handle, config: In<ExtendedConfig>) {
+    fn cuOccupancyMaxActiveClusters(
+        clusters: Out<c_int>, function: Handle, config: In<ExtendedConfig>,
+    ) {
         let function = function::find(function)?;
         clusters.set(active_clusters(&function, &config.get()?)? as c_int)
     }

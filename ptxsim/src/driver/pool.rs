@@ -179,7 +179,9 @@ exports! {
         value.read(width, |given| { bytes[..width].copy_from_slice(given); Ok(()) })?;
         let given = u64::from_le_bytes(bytes);
         match number as usize {
-            1..=RELEASE_THRESHOLD => pool.attributes[number as usize].store(given, Ordering::Relaxed),
+            1..=RELEASE_THRESHOLD => {
+                pool.attributes[number as usize].store(given, Ordering::Relaxed);
+            }
             // The highest marks may only be reset.
             RESERVED_MOST | USED_MOST if given == 0 => {
                 let now = pool.attributes[number as usize - 1].load(Ordering::Relaxed);

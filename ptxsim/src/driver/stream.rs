@@ -200,7 +200,10 @@ exports! {
     }
 
     fn cuStreamDestroy_v2(stream: Handle) {
-        driver()?.streams.remove(stream).map(|_| ())
+        let driver = driver()?;
+        let stream = driver.streams.remove(stream)?;
+        driver.captures.abandon(&stream);
+        Ok(())
     }
 
     fn cuStreamSynchronize(stream: Handle) {
@@ -248,7 +251,10 @@ exports! {
         device.set(0)
     }
 
-    fn cuLaunchHostFunc(stream: Handle, function: Option<unsafe extern "C" fn(*mut std::ffi::c_void)>, data: HostPointer) {
+    fn cuLaunchHostFunc(
+        stream: Handle, function: Option<unsafe extern "C" fn(*mut std::ffi::c_void)>,
+        data: HostPointer,
+    ) {
         find(stream)?.call(HostFunction { function, data })
     }
 

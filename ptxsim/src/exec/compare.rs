@@ -252,7 +252,7 @@ impl<T: Ordered> LaneLoop for Setp<T> {
 }
 
 /// `setp` on pairs: the first predicate is for the low halves, the second for the high ones.
-fn setp_pair<H: Half>(
+fn setp_pair<H>(
     d: &Decoder<'_>,
     i: &Instruction,
     test: Test,
@@ -261,7 +261,7 @@ fn setp_pair<H: Half>(
     dests: [Option<u32>; 2],
 ) -> Result<Execute, Unsupported>
 where
-    H: Ordered + Value<Word = u32>,
+    H: Half + Ordered + Value<Word = u32>,
 {
     let (a, b) = (d.source32(d.operand(i, 1)?)?, d.source32(d.operand(i, 2)?)?);
     Ok(Box::new(move |warp, mask| {

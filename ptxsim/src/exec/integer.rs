@@ -108,7 +108,7 @@ fn multiply(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
         })),
         Half::Low => exact2(d, i, ty, i128::wrapping_mul),
         Half::High if saturate => d.map3(i, |a: i32, b: i32, c: i32| {
-            ((i64::from(a) * i64::from(b) >> 32) as i32).saturating_add(c)
+            (((i64::from(a) * i64::from(b)) >> 32) as i32).saturating_add(c)
         }),
         Half::High if add => with_integer!(ty, N => d.map3(i, |a: N, b: N, c: N| {
             N::wrap((a.exact().wrapping_mul(b.exact()) >> N::BITS) + c.exact())
@@ -163,7 +163,7 @@ fn multiply24(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> 
                 i64::from(v & 0xff_ffff)
             }
         };
-        (extend(a) * extend(b) >> shift) as u32
+        ((extend(a) * extend(b)) >> shift) as u32
     };
     match (d.key, saturate) {
         ("mul24", _) => d.map2(i, product),

@@ -185,14 +185,25 @@ fn update<T>(
         .ok())
 }
 
-fn phase_completed(warp: &mut Warp<'_>, address: u32) {
+/// The current phase completed. PTX wants a wait to have seen the phase before by the first arrival
+/// of this one; rings whose blocks release each other's stages break that without harm, so it is
+/// reported only here, where a wait for the phase before can no longer succeed.
+fn phase_completed(warp: &mut Warp<'_>, lane: u32, address: u32) {
+    let mut missed = None;
     if let Some(life) = warp.cluster.asynchronous.mbarriers.get_mut(&address) {
+        missed = (!life.observed).then_some(life.phase);
         *life = MbarrierLife {
             phase: life.phase + 1,
             observed: false,
         };
     }
     async_order::phase_completed(warp, address);
+    if let Some(phase) = missed {
+        let before = phase - 1;
+        let rule =
+            format!("phase {phase} completes although no wait has seen phase {before} complete");
+        broken_rule(warp, lane, address, &rule);
+    }
 }
 
 fn changed(warp: &mut Warp<'_>) {

@@ -37,7 +37,7 @@ fn setmaxnreg(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> 
         return Err(Unsupported::new("register count: 24 to 256 is expected"));
     };
     let count = *count as u32;
-    if count % GRANULE != 0 {
+    if !count.is_multiple_of(GRANULE) {
         return Err(Unsupported::new(format!(
             "register count {count}: not a multiple of 8"
         )));

@@ -11,7 +11,7 @@ pub enum Step {
     Next,
     /// They go on at this instruction; lanes whose guard was false fall through.
     Jump(u32),
-    /// Each goes on at its own instruction, given in [`Warp::targets`](super::warp::Warp::targets).
+    /// Each goes on at its own instruction, given in [`WarpState::targets`](super::warp::WarpState::targets).
     Scatter,
     /// They enter the function with this index; the call instruction has prepared its frame.
     Call(u32),

@@ -75,7 +75,7 @@ pub fn sectors(addresses: &[u64; LANES], mask: u32, size: usize) -> u32 {
 /// bank or several, that its address is in: the largest number of distinct units on one place
 /// among the banks.
 fn phase(addresses: &[u32; LANES], mask: u32, shift: u32) -> u32 {
-    let places = (BANKS * WORD >> shift) as u32;
+    let places = ((BANKS * WORD) >> shift) as u32;
     let (mut taken, mut unit_at) = (0u32, [0; BANKS]);
     for lane in crate::memory::lanes(mask) {
         let unit = addresses[lane] >> shift;

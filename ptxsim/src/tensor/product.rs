@@ -300,5 +300,4 @@ fn f16_bits(value: f32) -> u16 {
 }
 
 #[cfg(test)]
-#[path = "product_tests.rs"]
 mod tests;

@@ -49,7 +49,8 @@ fn rejects(body: &str, kind: FindingKind) {
 fn reductions_agree_with_their_definition() {
     let old: [u32; 4] = [0, 5, 0xffff_fff0, 0x8000_0000];
     let value: [u32; 4] = [7, 5, 0x20, 3];
-    let cases: [(&str, fn(u32, u32) -> u32); 9] = [
+    type Update = fn(u32, u32) -> u32;
+    let cases: [(&str, Update); 9] = [
         ("add.u32", u32::wrapping_add),
         ("min.u32", u32::min),
         ("max.u32", u32::max),

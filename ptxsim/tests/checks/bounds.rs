@@ -54,7 +54,7 @@ fn null_freed_and_host_pointers() {
         "{}",
         ran.finding().message
     );
-    let host = vec![1i32; 32];
+    let host = [1i32; 32];
     let pageable = host.as_ptr() as u64;
     let out = device.fresh(32);
     let ran = device.caught("host_pointer", 1, 32, &[Pointer(pageable), Pointer(out)]);

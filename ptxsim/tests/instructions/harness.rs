@@ -45,12 +45,17 @@ pub struct Row {
     pub definition: Definition,
 }
 
+/// The results of a lane from its operands; `None` where PTX leaves them open.
+type LaneDefinition = dyn Fn(&[u64]) -> Option<Vec<u64>>;
+/// The results of each lane from the operands of all lanes.
+type WarpDefinition = dyn Fn(&[Vec<u64>]) -> Vec<Option<Vec<u64>>>;
+
 /// How a result is defined.
 pub enum Definition {
     /// Lane by lane.
-    Lane(Box<dyn Fn(&[u64]) -> Option<Vec<u64>>>),
+    Lane(Box<LaneDefinition>),
     /// From the operands of a whole warp; the result has one entry for each lane.
-    Warp(Box<dyn Fn(&[Vec<u64>]) -> Vec<Option<Vec<u64>>>>),
+    Warp(Box<WarpDefinition>),
 }
 
 /// A row with one result, defined lane by lane.
@@ -136,9 +141,7 @@ fn run(arch: Arch, row: &Row) -> Result<(), String> {
             .iter()
             .map(|lane| definition(lane))
             .collect::<Vec<_>>(),
-        Definition::Warp(definition) => {
-            lanes.chunks(32).flat_map(|warp| definition(warp)).collect()
-        }
+        Definition::Warp(definition) => lanes.chunks(32).flat_map(definition).collect(),
     };
     for (index, (lane, expected)) in lanes.iter().zip(expected).enumerate() {
         let Some(expected) = expected else { continue };

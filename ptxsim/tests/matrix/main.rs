@@ -2,6 +2,7 @@
 
 mod kernels;
 mod mma;
+mod mma_rules;
 mod moves;
 mod support;
 mod wgmma;

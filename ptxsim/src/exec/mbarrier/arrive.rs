@@ -1,6 +1,6 @@
 //! Arrivals: `mbarrier.arrive`, `mbarrier.arrive_drop`, and those of asynchronous copies.
 
-use super::{broken_rule, finish, operand_at, phase_completed, update};
+use super::{finish, operand_at, phase_completed, update};
 use crate::exec::async_access::{SharedAddress, bits, shared_space};
 use crate::exec::async_order;
 use crate::exec::registers::{Dest, Source};
@@ -65,7 +65,6 @@ fn execute_arrive(warp: &mut Warp<'_>, mask: u32, a: &Arrive) -> Result<Step, La
     let mut states = [0; LANES];
     for lane in bits(mask) {
         let (at, count) = (addresses[lane as usize], counts[lane as usize]);
-        check_observed(warp, lane, at);
         if a.release {
             async_order::arrive(warp, at);
         }
@@ -91,7 +90,7 @@ fn execute_arrive(warp: &mut Warp<'_>, mask: u32, a: &Arrive) -> Result<Step, La
         if let Some(arrival) = arrival {
             states[lane as usize] = arrival.token | phase << 32;
             if arrival.completed {
-                phase_completed(warp, at);
+                phase_completed(warp, lane, at);
             }
         }
     }
@@ -112,7 +111,6 @@ pub fn arrive_copies(
     address: u32,
     raise: bool,
 ) -> Result<(), LaunchError> {
-    check_observed(warp, lane, address);
     async_order::arrive_copies(warp, address);
     let arrival = update(warp, lane, address, |b| {
         if raise {
@@ -121,7 +119,7 @@ pub fn arrive_copies(
         b.arrive(1)
     })?;
     if arrival.is_some_and(|arrival| arrival.completed) {
-        phase_completed(warp, address);
+        phase_completed(warp, lane, address);
     }
     Ok(())
 }
@@ -137,22 +135,7 @@ pub fn complete_tx(
     bytes: u32,
 ) -> Result<(), LaunchError> {
     if update(warp, lane, address, |b| b.complete_tx(bytes))? == Some(true) {
-        phase_completed(warp, address);
+        phase_completed(warp, lane, address);
     }
     Ok(())
-}
-
-/// A wait must have seen each phase before the first arrival of the next one.
-fn check_observed(warp: &mut Warp<'_>, lane: u32, address: u32) {
-    let Some(life) = warp.cluster.asynchronous.mbarriers.get_mut(&address) else {
-        return;
-    };
-    if !life.observed {
-        life.observed = true;
-        let message = format!(
-            "arrival although no wait has seen phase {} complete",
-            life.phase - 1
-        );
-        broken_rule(warp, lane, address, &message);
-    }
 }

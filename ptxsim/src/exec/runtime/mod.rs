@@ -18,6 +18,9 @@ use crate::sim::LaunchError;
 /// The longest text that is read from a kernel's memory.
 const MAX_TEXT: u64 = 4096;
 
+/// A function of the runtime, for one lane: warp, lane, arguments.
+type Function = fn(&mut Warp<'_>, usize, &[u64]) -> Result<u64, LaunchError>;
+
 /// Decodes a call of the runtime's function `name`.
 ///
 /// # Errors
@@ -33,10 +36,7 @@ pub fn decode(d: &Decoder<'_>, name: &str, call: &Call<'_>) -> Result<Execute, U
         .first()
         .map(|o| frame_offset(d, o))
         .transpose()?;
-    let (function, count): (
-        fn(&mut Warp<'_>, usize, &[u64]) -> Result<u64, LaunchError>,
-        usize,
-    ) = match name {
+    let (function, count): (Function, usize) = match name {
         "vprintf" => (vprintf, 2),
         "__assertfail" => (assert_failed, 5),
         "malloc" => (malloc, 1),

@@ -1,6 +1,7 @@
 //! `wgmma`: asynchronous matrix products of a warpgroup, on `sm_90a`.
 //!
 //! ```text
+//! groups    fence, commit_group and wait_group
 //! operands  matrices in shared memory, found through descriptors
 //! tracked   registers of unfinished products that other instructions touch
 //! ```
@@ -8,6 +9,7 @@
 //! A product is computed when it is issued, by each warp for its 16 rows. That it may finish later is
 //! kept as a record: of its registers in [`tracked`], of its shared memory in the race detector.
 
+pub mod groups;
 pub mod operands;
 pub mod tracked;
 
@@ -34,9 +36,9 @@ use std::sync::Arc;
 /// The opcodes of this family.
 pub const OPCODES: &[(&str, Decode)] = &[
     ("wgmma.mma_async.sync.aligned", mma_async),
-    ("wgmma.fence.sync.aligned", fence),
-    ("wgmma.commit_group.sync.aligned", commit_group),
-    ("wgmma.wait_group.sync.aligned", wait_group),
+    ("wgmma.fence.sync.aligned", groups::fence),
+    ("wgmma.commit_group.sync.aligned", groups::commit_group),
+    ("wgmma.wait_group.sync.aligned", groups::wait_group),
 ];
 
 thread_local! {
@@ -147,7 +149,7 @@ fn arithmetic(
         _ => None,
     };
     if let (Some(a_signed), Some(b_signed), "s32", 32) = (signed(a), signed(b), d, depth) {
-        let valid = columns <= 32 || columns % 16 == 0;
+        let valid = columns <= 32 || columns.is_multiple_of(16);
         let integer = Arithmetic::Integer {
             a_signed,
             b_signed,
@@ -372,54 +374,4 @@ fn check_warpgroup(warp: &mut Warp<'_>) -> Result<(), LaunchError> {
     );
     warp.find(FindingKind::WarpSync, message, 0, None);
     Err(LaunchError::LaunchFailed)
-}
-
-fn fence(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
-    require_sm90a(d)?;
-    d.modifiers(i).finish()?;
-    Ok(Box::new(|warp, mask| {
-        if let Some(step) = warp.converge(mask, u32::MAX) {
-            return step;
-        }
-        warp.state.warpgroup.fences += 1;
-        Step::Next
-    }))
-}
-
-fn commit_group(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
-    require_sm90a(d)?;
-    d.modifiers(i).finish()?;
-    Ok(Box::new(|warp, mask| {
-        if let Some(step) = warp.converge(mask, u32::MAX) {
-            return step;
-        }
-        warp.state.warpgroup.committed += 1;
-        let (index, committed) = (warp.state.index, warp.state.warpgroup.committed);
-        let agent = agent(warp);
-        let group = warp.block().warpgroups.group(index);
-        if committed > group.committed {
-            group.committed = committed;
-            warp.races(|races, _| {
-                races.commit(agent);
-            });
-        }
-        Step::Next
-    }))
-}
-
-fn wait_group(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
-    require_sm90a(d)?;
-    d.modifiers(i).finish()?;
-    let pending = u32::try_from(immediate(d.operand(i, 0)?)?)
-        .map_err(|_| Unsupported::new("a negative number of groups"))?;
-    Ok(Box::new(move |warp, mask| {
-        if let Some(step) = warp.converge(mask, u32::MAX) {
-            return step;
-        }
-        let state = &mut warp.state.warpgroup;
-        state.completed = state.completed.max(state.committed.saturating_sub(pending));
-        let (group, agent) = (state.completed, agent(warp));
-        warp.races(|races, waiter| races.wait(waiter, agent, group));
-        Step::Next
-    }))
 }

@@ -1,6 +1,6 @@
-use super::super::model::Accumulator;
 use super::*;
 use crate::sim::Arch;
+use crate::tensor::model::Accumulator;
 
 /// Deterministic bits (xorshift64*).
 struct Random(u64);
