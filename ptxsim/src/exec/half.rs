@@ -237,8 +237,8 @@ where
 
 /// A [`PairLoop`], where the instruction has no modifiers that it does not know.
 ///
-/// f64 holds products and their sums exactly enough: what it drops of a sum is too far from the
-/// last place of the result to make or break a tie.
+/// A product of halves is exact in f64, and so is their sum up to what cannot make or break a tie.
+/// A product can be a tie, so what is added to it is rounded to odd.
 fn common<H: Half>(d: &Decoder<'_>, i: &Instruction) -> Result<Option<Execute>, Unsupported> {
     let modifiers = &i.opcode[d.key.len()..];
     let operation = ["add", "sub", "mul", "fma"].contains(&d.key);
@@ -266,7 +266,7 @@ fn common<H: Half>(d: &Decoder<'_>, i: &Instruction) -> Result<Option<Execute>, 
         "add" => pairs::<H>([a, b, c], dest, |a, b, _| a + b),
         "sub" => pairs::<H>([a, b, c], dest, |a, b, _| a - b),
         "mul" => pairs::<H>([a, b, c], dest, |a, b, _| a * b),
-        _ => pairs::<H>([a, b, c], dest, |a, b, c| a * b + c),
+        _ => pairs::<H>([a, b, c], dest, |a, b, c| add_to_odd(a * b, c)),
     }))
 }
 
