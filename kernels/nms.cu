@@ -1,18 +1,17 @@
 // Non-maximum suppression, batched and class-aware.
 //
-// Reads   boxes [B, N, 4] f32 (x1, y1, x2, y2), scores [B, N] f32, classes [B, N] i32 or null,
-//         counts [B] i32 or null (only the first counts[b], clamped to [0, N], take part).
-// Writes  indices [B, max_output] i32 (-1 pads), kept [B] i32.
-// Order   score descending, then index ascending. A NaN score, a score not above score_threshold
-//         and a box that is not finite never take part.
-// Rule    a box is dropped where a kept box before it, of its class, has IoU > iou_threshold: f32,
-//         torchvision's order of operations, uncontracted, so that every device keeps the same set.
-// Launch  nms_block_f32: grid B, one launch, N <= 8192, dynamic shared memory 8 bytes x the next
-//         power of two. Above that: nms_sort_f32 (grid runs of 4096 x B), nms_merge_f32 (each launch
-//         doubles the runs), nms_chunk_f32 once for each 1024 sorted boxes. All blocks: 512 threads.
-// Deterministic: no atomics; every word has one writer a launch.
-// Cost    24 bytes read a box, 4 written an output; at most kept * N / 2 tests an image.
-// Source  greedy NMS as in torchvision/csrc/ops/nms; pair masks as in its CUDA version.
+// Reads:   boxes [B, N, 4] f32 (x1, y1, x2, y2), scores [B, N] f32, classes [B, N] i32 or null,
+//          counts [B] i32 or null (only the first counts[b], clamped to [0, N], take part)
+// Writes:  indices [B, max_output] i32 (-1 pads), kept [B] i32
+// Launch:  nms_block_f32 <<<B, 512, 8 bytes x the next power of two of N>>> for N <= 5120. Above that
+//          nms_sort_f32 (a block a run of 4096 keys, x B), nms_merge_keys (each launch doubles the
+//          runs), then nms_chunk_f32 once for each 1024 sorted keys
+// Order:   score descending, then index ascending. A NaN score, a score not above score_threshold and
+//          a box that is not finite never take part. A box is dropped where a kept box before it, of
+//          its class, has IoU > iou_threshold. No atomics; every word has one writer a launch
+// Cost:    at most 40 bytes a box read and 4 an output written in one launch; at most kept * N / 2
+//          tests an image
+// Source:  the greedy rule of torchvision/csrc/ops/nms, and the pair masks of its CUDA version
 // archs: sm_80
 
 #include "common/box.cuh"
