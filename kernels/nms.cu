@@ -165,6 +165,7 @@ __device__ int resolve_block(const Candidate (&held)[Slots], unsigned alive, int
     __syncthreads();  // the kept set is visible
     if (owner && tile.is_kept(place)) keep(slot, kept + tile.rank(place));
     kept += kept_in_tile;
+    if (kept == max_output) break;  // what is left cannot be kept, so nothing need be struck out
     const unsigned done = (1u << (place >= kTile ? slot : slot + 1)) - 1;
     alive &= done | tile.strike(held, alive & ~done, threshold);
     __syncthreads();  // all have read the tile before the next one overwrites it
