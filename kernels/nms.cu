@@ -250,19 +250,20 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   chunk_kept += blockIdx.y * (chunks + 1);
   int* out = indices + static_cast<long long>(blockIdx.y) * p.max_output;
 
+  const int before = chunk_kept[p.chunk];
+  const bool full = before == p.max_output;
   Candidate held[kChunkSlots] = {};
   int held_index[kChunkSlots];
   unsigned alive = 0;
 #pragma unroll
   for (int s = 0; s < kChunkSlots; ++s) {
-    const Key key = keys[p.chunk * kChunk + s * kThreads + threadIdx.x];
+    const Key key = full ? kNoKey : keys[p.chunk * kChunk + s * kThreads + threadIdx.x];
     held_index[s] = key_index(key);
     if (key != kNoKey) {
       held[s] = image.candidate(held_index[s]);
       alive |= 1u << s;
     }
   }
-  const int before = chunk_kept[p.chunk];
   const bool writer = blockIdx.x == 0;
   const auto keep = [&](int slot, int rank) {
     keepers[rank - before] = slot == 0 ? held[0] : held[1];

@@ -190,7 +190,7 @@ pub fn add_to_odd(a: f64, b: f64) -> f64 {
     let inexact = sum.is_finite() & (error != 0.0);
     // The neighbour toward zero where rounding went away from it; its last bit is then set.
     let away = inexact & ((error > 0.0) != (sum > 0.0));
-    f64::from_bits(sum.to_bits() - u64::from(away) | u64::from(inexact))
+    f64::from_bits((sum.to_bits() - u64::from(away)) | u64::from(inexact))
 }
 
 /// The f32 of a value, rounded to odd: rounding it again to at most 22 bits is as good as rounding
