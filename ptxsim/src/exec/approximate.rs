@@ -30,10 +30,28 @@ pub fn exp2(x: f32) -> f32 {
     if x.is_nan() { x } else { scaled }
 }
 
-/// An f64 of which only the upper 32 bits are kept, as the f64 approximations give it.
+/// `f` as the f64 approximations with `.ftz` have it: of the upper 32 bits of the operand, in the
+/// upper 32 bits of the result, and both zeros instead of subnormal. NaN stays NaN.
 #[inline(always)]
-pub fn upper(value: f64) -> f64 {
+pub fn gross(value: f64, f: fn(f64) -> f64) -> f64 {
+    let result = f(upper(flush64(value)));
+    if value.is_nan() {
+        value
+    } else {
+        upper(flush64(result))
+    }
+}
+
+fn upper(value: f64) -> f64 {
     f64::from_bits(value.to_bits() & 0xffff_ffff_0000_0000)
+}
+
+fn flush64(value: f64) -> f64 {
+    if value.is_subnormal() {
+        0.0f64.copysign(value)
+    } else {
+        value
+    }
 }
 
 #[cfg(test)]

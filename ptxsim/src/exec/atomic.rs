@@ -343,9 +343,11 @@ fn wide(
             let pair = |warp: &Warp<'_>, [low, high]: [Dest<u64>; 2]| {
                 [*warp.read(low.source()), *warp.read(high.source())]
             };
-            let (b, new) = (pair(warp, b), pair(warp, new));
             let mut old = [[0; LANES]; 2];
-            let defined = row.defined(0, 16);
+            let operands = [b, new]
+                .map(|[low, high]| warp.defined(low.source()) & warp.defined(high.source()));
+            let defined = row.defined(0, 16) & operands[0] & operands[1];
+            let (b, new) = (pair(warp, b), pair(warp, new));
             let guard = WIDE.lock().unwrap_or_else(PoisonError::into_inner);
             for lane in lanes(same) {
                 let place = row.lane(lane);
@@ -357,6 +359,7 @@ fn wide(
                 [old[0][lane], old[1][lane]] = words;
             }
             drop(guard);
+            row.set_defined(0, 16, defined);
             warp.write(dest[0], same, defined, &old[0]);
             warp.write(dest[1], same, defined, &old[1]);
             left &= !same;

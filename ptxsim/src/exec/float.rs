@@ -293,8 +293,9 @@ fn quotient(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
         "div" => d.map2(i, move |a: R, b: R| {
             f.result(R::div(f.operand(a), f.operand(b), f.rounding))
         }),
-        // The f64 approximation keeps the upper word alone.
-        "rcp" if approximate && size_of::<R>() == 8 => d.map1(i, |a: f64| approximate::upper(1.0 / a)),
+        "rcp" if approximate && size_of::<R>() == 8 => {
+            d.map1(i, |a: f64| canonical(approximate::gross(a, |a| 1.0 / a)))
+        }
         "rcp" => d.map1(i, move |a: R| f.result(R::div(R::one(), f.operand(a), f.rounding))),
         _ => d.map1(i, move |a: R| f.result(R::root(f.operand(a), f.rounding))),
     })
@@ -310,7 +311,10 @@ fn transcendental(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupport
     m.finish()?;
     if ty == Type::F64 {
         return match d.key {
-            "rsqrt" => d.map1(i, |a: f64| approximate::upper(1.0 / a.sqrt())),
+            "rsqrt" if f.ftz => d.map1(i, |a: f64| {
+                canonical(approximate::gross(a, |a| 1.0 / a.sqrt()))
+            }),
+            "rsqrt" => d.map1(i, |a: f64| canonical(1.0 / a.sqrt())),
             _ => Err(Unsupported::new("type")),
         };
     }

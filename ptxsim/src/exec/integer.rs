@@ -71,6 +71,9 @@ fn add_sub(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
     let subtract = d.key == "sub";
     if let Some(signed) = m.choose(&[("s16x2", true), ("u16x2", false)]) {
         m.finish()?;
+        if subtract || saturate {
+            return Err(Unsupported::new("halves with other than a plain add"));
+        }
         return pairs2(d, i, signed, |a, b| a + b);
     }
     let ty = m.ty()?;

@@ -287,3 +287,61 @@ fn byte_permutation() {
     }
     check(Arch::Sm80, rows);
 }
+
+#[test]
+fn masks_and_extensions_of_a_width() {
+    let mut rows = Vec::new();
+    for (mode, wrap) in [("clamp", false), ("wrap", true)] {
+        let count = move |v: u64| if wrap { v & 31 } else { v };
+        rows.push(row(
+            format!("bmsk.{mode}.b32 $d0, $0, $1;"),
+            Kind::I32,
+            &[Kind::Count; 2],
+            Compare::Bits,
+            move |v| {
+                let (first, width) = (count(v[0]), count(v[1]));
+                assemble(32, |i| (first..first + width).contains(&u64::from(i)))
+            },
+        ));
+        for (ty, signed) in [("u32", false), ("s32", true)] {
+            rows.push(row(
+                format!("szext.{mode}.{ty} $d0, $0, $1;"),
+                Kind::I32,
+                &[Kind::I32, Kind::Count],
+                Compare::Bits,
+                move |v| {
+                    let width = count(v[1]).min(32) as u32;
+                    let sign = signed && width > 0 && bit(v[0], width - 1);
+                    assemble(32, |i| if i < width { bit(v[0], i) } else { sign })
+                },
+            ));
+        }
+    }
+    check(Arch::Sm80, rows);
+}
+
+/// From -16 to 54, and a few wild ones, so that both directions and 0 come up.
+#[test]
+fn nth_set_bit() {
+    let text = "{ .reg .b32 n; sub.s32 n, $2, 16; fns.b32 $d0, $0, $1, n; }";
+    let operands = [Kind::I32, Kind::Lane, Kind::Count];
+    let rows = vec![row(text, Kind::I32, &operands, Compare::Bits, |v| {
+        let n = i64::from((v[2] as u32).wrapping_sub(16) as i32);
+        let step = if n < 0 { -1 } else { 1 };
+        // The bit at the base is the first; 0 asks for it alone.
+        let mut left = n.abs().max(1);
+        let mut place = v[1] as i64;
+        while (0..32).contains(&place) {
+            left -= i64::from(bit(v[0], place as u32));
+            if left == 0 {
+                return place as u64;
+            }
+            if n == 0 {
+                break;
+            }
+            place += step;
+        }
+        u64::MAX
+    })];
+    check(Arch::Sm80, rows);
+}

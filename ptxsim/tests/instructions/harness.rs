@@ -6,6 +6,7 @@ use crate::values::{Kind, operands};
 use ptxsim::memory::Memory;
 use ptxsim::sim::{self, Arch, Checks, LaunchConfig, Module};
 use std::fmt::Write;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 /// Threads of a block: four warps.
@@ -27,6 +28,8 @@ pub enum Compare {
     /// f32 within this many units in the last place of the definition; NaN, infinities and zeros as
     /// the definition has them.
     Ulp(f64),
+    /// f64 within this part of the definition; NaN, infinities and zeros as the definition has them.
+    Relative64(f64),
     /// f32 within this distance, for functions whose error PTX states absolutely.
     Absolute(f64),
 }
@@ -123,12 +126,15 @@ fn run(arch: Arch, row: &Row) -> Result<(), String> {
     let fail = |message: String| format!("  {}: {message}", row.text);
     let text = kernel_text(arch, row);
     if let Ok(folder) = std::env::var("PTXSIM_TEST_DUMP") {
+        // File systems allow 255 bytes; the hash tells rows with one beginning apart.
         let name: String = row
             .text
             .chars()
+            .take(150)
             .map(|c| if c.is_alphanumeric() { c } else { '_' })
             .collect();
-        std::fs::write(format!("{folder}/{name}.ptx"), &text).unwrap();
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&text);
+        std::fs::write(format!("{folder}/{name}_{hash:016x}.ptx"), &text).unwrap();
     }
     let mut lanes = operands(&row.operands);
     lanes.resize(
@@ -177,6 +183,10 @@ fn agrees(compare: Compare, actual: u64, expected: u64) -> bool {
             // Below the normal range the unit stays that of the smallest normal number.
             let ulp = ulp.max(2f64.powi(-149));
             a.is_nan() && e.is_nan() || e.is_finite() && (a - e).abs() <= limit * ulp
+        }
+        Compare::Relative64(limit) => {
+            let (a, e) = (f64::from_bits(actual), f64::from_bits(expected));
+            a.is_nan() && e.is_nan() || e.is_finite() && (a - e).abs() <= limit * e.abs()
         }
         Compare::Absolute(limit) => a.is_nan() && e.is_nan() || (a - e).abs() <= limit,
     }

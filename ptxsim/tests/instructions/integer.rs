@@ -360,6 +360,18 @@ fn carries() {
             4,
             move |v| (v[0] * v[1]).wrapping_add(v[2] | v[3] << bits),
         ));
+        // The carry out of the upper half, and a lower half that takes a carry in.
+        rows.push(double(
+            format!("mad.hi.cc.{ty} $d0, $0, $1, $2; madc.lo.{ty} $d1, $0, $1, $3;"),
+            kind,
+            4,
+            move |v| {
+                let low = u128::MAX >> (128 - bits);
+                let first = ((v[0] * v[1]) >> bits) + v[2];
+                let second = (v[0] * v[1] & low) + v[3] + (first >> bits);
+                first & low | (second & low) << bits
+            },
+        ));
     }
     check(Arch::Sm80, rows);
 }

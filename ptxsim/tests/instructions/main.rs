@@ -8,7 +8,9 @@
 //! `PTXSIM_TEST_DUMP=DIR` leaves the kernels' texts in a folder, for `ptxas` to confirm that they
 //! are what it accepts too.
 
+mod approximate64;
 mod atomic;
+mod atomic_vector;
 mod bits;
 mod collective;
 mod compare;
@@ -20,4 +22,5 @@ mod harness;
 mod integer;
 mod matrix;
 mod memory;
+mod packed;
 mod values;
