@@ -164,7 +164,8 @@ fn words_of_128_bits() {
         ] {
             push(format!("{begin} atom.{place}, c; {end}"), |v| [v[3], v[4]]);
         }
-        let swap: [(&str, fn(&[u64]) -> [u64; 2]); 3] = [
+        type Swap = fn(&[u64]) -> [u64; 2];
+        let swap: [(&str, Swap); 3] = [
             ("$0, $1", |v| [v[3], v[4]]),
             ("$0, $2", |v| {
                 if v[1] == v[2] {

@@ -368,7 +368,7 @@ fn carries() {
             move |v| {
                 let low = u128::MAX >> (128 - bits);
                 let first = ((v[0] * v[1]) >> bits) + v[2];
-                let second = (v[0] * v[1] & low) + v[3] + (first >> bits);
+                let second = ((v[0] * v[1]) & low) + v[3] + (first >> bits);
                 first & low | (second & low) << bits
             },
         ));
