@@ -7,6 +7,7 @@ use super::{Buffer, Context, Properties};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::params::Nms;
+use crate::params::nms::MAX_BOXES;
 use cudarc::driver::{CudaView, CudaViewMut, DevicePtr, DevicePtrMut, DeviceRepr, PushKernelArg};
 use std::fmt;
 
@@ -34,8 +35,6 @@ const THREADS: u32 = 512;
 const BLOCK_BOXES: usize = 10 * THREADS as usize;
 /// Images are blocks in y.
 const MAX_IMAGES: usize = 65_535;
-/// Most boxes of an image: their places and indices fit an `i32` with room for every sum of them.
-const MAX_BOXES: usize = 1 << 20;
 /// Keys that one block sorts in 32 KiB of shared memory.
 const RUN: usize = 4096;
 /// Sorted boxes resolved by one launch.
@@ -208,7 +207,11 @@ pub fn launch(
     params: &Nms,
     arguments: &mut Arguments<'_>,
 ) -> Result<()> {
-    params.check(plan.boxes_per_image)?;
+    let max_output = params.check(plan.boxes_per_image)?;
+    if max_output != plan.max_output {
+        let rule = format!("the plan's {}", plan.max_output);
+        return Err(Error::input(OP, "max_output", rule, max_output));
+    }
     check(context, plan, arguments)?;
     let scalars = Scalars {
         iou_threshold: params.iou_threshold,

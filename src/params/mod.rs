@@ -1,6 +1,6 @@
 //! Scalars of the ops, with their defaults and the values they may take.
 
-mod nms;
+pub(crate) mod nms;
 mod sigmoid_focal_loss;
 
 pub use nms::Nms;

@@ -4,7 +4,7 @@ use super::scalar;
 use crate::error::{Error, Result};
 
 /// Most boxes of an image: places and indices fit an `i32` with room for every sum of them.
-const MAX_BOXES: usize = 1 << 20;
+pub(crate) const MAX_BOXES: usize = 1 << 20;
 
 /// Scalars of [non-maximum suppression](crate::ops::nms).
 #[derive(Debug, Clone, Copy, PartialEq)]
