@@ -1,8 +1,10 @@
 //! Scalars of the ops, with their defaults and the values they may take.
 
+pub mod attention;
 pub(crate) mod nms;
 mod sigmoid_focal_loss;
 
+pub use attention::Attention;
 pub use nms::Nms;
 pub use sigmoid_focal_loss::SigmoidFocalLoss;
 
