@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_packed_projection_passes() {
-        let part = |part| Layout::columns(5, 3 * 64, part * 64, 16);
+        let part = |part: usize| Layout::columns(5, 3 * 64, part * 64, 16);
         let geometry = Geometry {
             kv_heads: 4,
             keys: 5,
