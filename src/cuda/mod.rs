@@ -6,6 +6,7 @@
 //!
 //! This module knows neither tensors nor the CPU backend.
 
+pub mod attention;
 mod buffer;
 mod context;
 mod divisor;

@@ -1,0 +1,3 @@
+//! Attention on CUDA: forward and backward.
+
+mod scalars;
