@@ -10,15 +10,11 @@
 // So two neighbouring C, rounded to 16 bits, are an A: a = {c0[0:1], c0[2:3], c1[0:1], c1[2:3]}.
 #pragma once
 
+#include "common/shared.cuh"
 #include "common/vec.cuh"
 
 __device__ __forceinline__ int fragment_row() { return threadIdx.x % 32 / 4; }
 __device__ __forceinline__ int fragment_column() { return 2 * (threadIdx.x % 4); }
-
-// The address that ldmatrix and cp.async take.
-__device__ __forceinline__ unsigned shared_address(const void* pointer) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
-}
 
 // Loads four 8 x 8 matrices of 16-bit elements; matrix i's rows of 16 bytes start at the addresses
 // that lanes 8 i to 8 i + 7 give. A lane gets elements (row, column) and (row, column + 1) of each.
