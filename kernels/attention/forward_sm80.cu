@@ -16,6 +16,8 @@
 
 #include "attention/forward_tile.cuh"
 
+#include <type_traits>
+
 // Four warps of M x 16 queries. With 32 queries a fragment of keys or values that is read from
 // shared memory serves two products: 16 would need 256 bytes for each 4096 operations, more than
 // the 128 bytes a cycle that a multiprocessor has beside mma.sync. At D = 256 the output of 32
@@ -67,49 +69,48 @@ __device__ __forceinline__ void forward(const AttentionScalars& scalars, const B
   const int last = min(first + kRows, sequence.queries.count) - 1;
   const Range seen = seen_by_any(scalars, sequence, first, last);
   const int begin = seen.begin / kTileKeys * kTileKeys;
-  const bool window = has_window(scalars);
   q_tile.copy_rows(q, scalars.q.token, kRows, last - first + 1, chunks, threadIdx.x, kThreads);
   copy_tile(k_tile, k, scalars.k.token, begin);
 
   const int warp_row = threadIdx.x / 32 * 16 * kM;
   const int query = first + warp_row;
-  const int last_of_warp = min(query + 16 * kM - 1, last);
   Rows<D, kM> rows;
   clear(rows);
-  for (int key = begin; key < seen.end; key += kTileKeys) {
-    const Sight mine = sight(scalars, sequence, query, last_of_warp, key);
-    const bool plain = head.plain && mine.whole;
+  // One tile. The values come while scores are computed, the next keys while these are used.
+  const auto step = [&](auto plain, int key) {
+    constexpr bool kPlain = decltype(plain)::value;
+    Sight mine = {kTileKeys, true};
+    if (!kPlain) mine = sight(scalars, sequence, query, min(query + 16 * kM - 1, last), key);
     Scores<kM> scores;
     wait_for_copies<0>();
     // The queries and this tile's keys are there, and all warps have read the last tile's values.
     __syncthreads();
     copy_tile(v_tile, v, scalars.v.token, key);
-    if (plain) {
-      score<T, true>(scores, q_tile, warp_row, k_tile, 0, D, kTileKeys);
-    } else if (mine.keys > 0) {
-      score<T, false>(scores, q_tile, warp_row, k_tile, 0, scalars.head_dim, mine.keys);
+    if (mine.keys > 0) {
+      score<T, kPlain>(scores, q_tile, warp_row, k_tile, 0, scalars.head_dim, mine.keys);
     }
     wait_for_copies<0>();
     bool cleaned = false;
-    if (window && !sight(scalars, sequence, first, last, key).whole) {
+    if (!kPlain && has_window(scalars)) {
       cleaned = remove_non_finite<T>(v_tile, kTileKeys, chunks, threadIdx.x, kThreads);
-      // As below.
-      cleaned = __syncthreads_or(cleaned);
-    } else {
-      // This tile's values are there, and all warps have read its keys.
-      __syncthreads();
     }
+    // This tile's values are there, and all warps have read its keys.
+    cleaned = kPlain ? (__syncthreads(), false) : __syncthreads_or(cleaned);
     if (key + kTileKeys < seen.end) copy_tile(k_tile, k, scalars.k.token, key + kTileKeys);
-    if (plain) {
-      absorb<T, true>(rows, scores, head, v_tile, 0, query, key, mine);
-    } else if (mine.keys > 0) {
-      absorb<T, false>(rows, scores, head, v_tile, 0, query, key, mine);
-    }
-    if (cleaned && mine.keys > 0) {
+    if (mine.keys == 0) return;
+    absorb<T, kPlain>(rows, scores, head, v_tile, 0, query, key, mine);
+    if (cleaned) {
       restore_non_finite<T, D, kM>(rows.out, scalars, sequence, v, query, key, key + mine.keys);
     }
+  };
+  for (int key = begin; key < seen.end; key += kTileKeys) {
+    if (head.plain && sight(scalars, sequence, first, last, key).whole) {
+      step(std::true_type(), key);
+    } else {
+      step(std::false_type(), key);
+    }
   }
-  // A block that sees no key has queries under way still, in the rows it is about to write.
+  // A block that sees no key has queries under way still, to the rows that it is about to write.
   wait_for_copies<0>();
   if (seen.end <= begin) __syncthreads();
   out += start_of(scalars.out, block.batch, sequence.queries, block.head);

@@ -105,24 +105,25 @@ __device__ __forceinline__ void shape(Scores<M>& scores, const Head<T>& head, in
 #pragma unroll
   for (int i = 0; i < 2 * M; ++i) {
     const int row = query + 8 * i + fragment_row();
-    const Range seen = seen_by(scalars, head.sequence, row);
-    const int column = key + fragment_column();
     if (head.bias != nullptr && row < scalars.queries) {
-      const T* bias = head.bias + 1LL * row * scalars.keys;
+      const T* bias = head.bias + 1LL * row * scalars.keys + key + fragment_column();
+      const int keys = scalars.keys - key - fragment_column();
 #pragma unroll
       for (int n = 0; n < 16; ++n) {
-        const int place = column + n / 2 * 8 + n % 2;
-        if (place < scalars.keys) {
-          float& s = scores[i / 2][n / 2][i % 2 * 2 + n % 2];
-          s = fmaf(to_float(bias[place]), kLog2E, s);
-        }
+        const int place = n / 2 * 8 + n % 2;
+        if (place >= keys) continue;
+        float& s = scores[i / 2][n / 2][i % 2 * 2 + n % 2];
+        s = fmaf(to_float(bias[place]), kLog2E, s);
       }
     }
     if (whole) continue;
+    const Range seen = seen_by(scalars, head.sequence, row);
+    const int first = seen.begin - key - fragment_column();
+    const int end = seen.end - key - fragment_column();
 #pragma unroll
     for (int n = 0; n < 16; ++n) {
-      const bool visible = contains(seen, column + n / 2 * 8 + n % 2);
-      if (!visible) scores[i / 2][n / 2][i % 2 * 2 + n % 2] = -kInfinity;
+      const int place = n / 2 * 8 + n % 2;
+      if (place < first || place >= end) scores[i / 2][n / 2][i % 2 * 2 + n % 2] = -kInfinity;
     }
   }
 }

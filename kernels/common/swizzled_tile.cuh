@@ -20,18 +20,18 @@ struct SwizzledTile {
     return address + row * kRowBytes + ((chunk ^ (row & 7)) << 4);
   }
 
-  // Address that a lane gives to load the 16 x 16 elements at (row, 8 * chunk), both even
-  // multiples of 8 and of 1: as A, or transposed as two B whose k is the rows. The second pair of
-  // matrices is the right half.
+  // Address that a lane gives to load the 16 x 16 elements at (row, 8 * chunk), row a multiple of 8
+  // and chunk of 2: as A, or transposed as two B whose k is the rows. The second pair of matrices is
+  // the right half.
   __device__ __forceinline__ unsigned by_rows(int row, int chunk) const {
     const int lane = threadIdx.x % 32;
-    return this->chunk(row + lane % 16, chunk + lane / 16);
+    return from_corner(this->chunk(lane % 16, lane / 16), row, chunk);
   }
 
   // The same as two B whose k is the columns. The second pair of matrices is the lower half.
   __device__ __forceinline__ unsigned by_columns(int row, int chunk) const {
     const int lane = threadIdx.x % 32;
-    return this->chunk(row + lane % 8 + lane / 16 * 8, chunk + lane / 8 % 2);
+    return from_corner(this->chunk(lane % 8 + lane / 16 * 8, lane / 8 % 2), row, chunk);
   }
 
   // Starts the copies of rows [0, rows) from `from`, `stride` elements apart, of which those from
@@ -48,5 +48,13 @@ struct SwizzledTile {
       const T* source = valid ? from + row * stride + column * 8 : from;
       copy_async(chunk(row, column), source, valid);
     }
+  }
+
+ private:
+  // From a lane's address at (0, 0) to its address at (row, chunk): bits 5 and 6, of which the
+  // lane's own row has its share, are exclusive-ored, and the rest is added, which an instruction
+  // does for nothing. So a lane keeps one address a tile, not one a column.
+  static __device__ __forceinline__ unsigned from_corner(unsigned corner, int row, int chunk) {
+    return (corner ^ ((chunk & 6) << 4)) + row * kRowBytes + (chunk >> 3 << 7);
   }
 };
