@@ -7,5 +7,8 @@ mod device;
 #[cfg(feature = "cuda")]
 mod simulator;
 
+#[cfg(feature = "cuda")]
+#[path = "attention/forward_budget.rs"]
+mod attention_forward_budget;
 mod nms;
 mod sigmoid_focal_loss;
