@@ -6,6 +6,7 @@
 //!
 //! This module knows neither tensors nor the CPU backend.
 
+pub mod attention;
 mod buffer;
 mod context;
 mod divisor;
@@ -25,7 +26,8 @@ pub use workspace::WORKSPACE_ALIGNMENT;
 
 /// Every kernel that the host side launches.
 pub fn kernels() -> Vec<Kernel> {
-    nms::kernels()
+    attention::kernels()
+        .chain(nms::kernels())
         .chain(sigmoid_focal_loss::kernels())
         .collect()
 }

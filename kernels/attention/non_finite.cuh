@@ -1,0 +1,69 @@
+// NaN and infinity among values: a probability of 0 times one of them is NaN, also in the rows of
+// queries that may not see their key. A tile that some query sees only in part is therefore
+// cleaned before the product, and what was removed is added where it may be seen.
+#pragma once
+
+#include "attention/sequence.cuh"
+#include "common/swizzled_tile.cuh"
+
+__device__ __forceinline__ unsigned exponent_bits(__half) { return 0x7c00u; }
+__device__ __forceinline__ unsigned exponent_bits(__nv_bfloat16) { return 0x7f80u; }
+
+// The word without those of its two elements that are NaN or infinite.
+template <typename T>
+__device__ __forceinline__ unsigned finite_elements(unsigned word) {
+  const unsigned exponent = exponent_bits(T());
+  if ((word & exponent) == exponent) word &= 0xffff0000u;
+  if ((word >> 16 & exponent) == exponent) word &= 0x0000ffffu;
+  return word;
+}
+
+// Zeros what is not finite in those chunks that this thread copied by `copy_rows` with the same
+// arguments, and waited for. Whether there was any. The calling thread alone takes part.
+template <typename T, int D>
+__device__ __forceinline__ bool remove_non_finite(const SwizzledTile<D>& tile, int rows, int chunks,
+                                                  int thread, int threads) {
+  constexpr int kChunks = SwizzledTile<D>::kChunks;
+  const int column = thread % kChunks;
+  bool found = false;
+  if (column >= chunks) return false;
+  for (int row = thread / kChunks; row < rows; row += threads / kChunks) {
+    const unsigned address = tile.chunk(row, column);
+    const uint4 is = load_shared(address);
+    const uint4 clean = make_uint4(finite_elements<T>(is.x), finite_elements<T>(is.y),
+                                   finite_elements<T>(is.z), finite_elements<T>(is.w));
+    if (is.x != clean.x || is.y != clean.y || is.z != clean.z || is.w != clean.w) {
+      store_shared(address, clean);
+      found = true;
+    }
+  }
+  return found;
+}
+
+// Adds what `remove_non_finite` took from keys [first, end) of `v`, a head's values in global
+// memory, to the rows of queries that see it. `query` is the first row of `out`, C fragments of
+// M x 16 queries by D columns. An infinity stays one whatever positive weight it has.
+template <typename T, int D, int M>
+__device__ __forceinline__ void restore_non_finite(float (&out)[M][D / 8][4],
+                                                   const AttentionScalars& scalars,
+                                                   const Sequence& sequence, const T* v, int query,
+                                                   int first, int end) {
+#pragma unroll 1
+  for (int key = first; key < end; ++key) {
+    const T* row = v + key * scalars.v.token + fragment_column();
+#pragma unroll
+    for (int n = 0; n < D / 8; ++n) {
+      if (8 * n >= scalars.head_dim) break;
+#pragma unroll
+      for (int i = 0; i < 2 * M; ++i) {
+        const int place = query + 16 * (i / 2) + 8 * (i % 2) + fragment_row();
+        const bool seen = contains(seen_by(scalars, sequence, place), key);
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const float value = to_float(row[8 * n + e]);
+          if (seen && !isfinite(value)) out[i / 2][n][i % 2 * 2 + e] += value;
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,13 @@
+//! Attention on CUDA: forward and backward.
+
+pub mod forward;
+mod scalars;
+
+use super::launch::Kernel;
+
+const OP: &str = "attention";
+
+/// Every kernel of the op.
+pub(super) fn kernels() -> impl Iterator<Item = Kernel> {
+    forward::kernels()
+}
