@@ -104,13 +104,11 @@ __device__ __forceinline__ void key_gradients(const BackwardScalars& scalars, co
   extern __shared__ __align__(128) unsigned char shared[];
   const AttentionScalars& forward = scalars.forward;
   const Sequence sequence = sequence_of(forward, inputs.limits, block.batch);
-  // Under a causal mask the first keys are seen by the most queries, and come first.
-  const int tile = block.tile;
-  if (tile == 0) {
+  if (block.tile == 0) {
     if (DK) write_gaps(dk, scalars.dk, sequence, sequence.keys, block.head, forward.head_dim);
     if (DV) write_gaps(dv, scalars.dv, sequence, sequence.keys, block.head, forward.head_dim);
   }
-  const int first = tile * Shape::kKeys;
+  const int first = block.tile * Shape::kKeys;
   if (first >= sequence.keys.count) return;
 
   const unsigned own = shared_address(shared);

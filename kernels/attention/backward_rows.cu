@@ -63,7 +63,9 @@ __device__ __forceinline__ void statistics_of(const BackwardScalars& scalars, co
     const float log_sum = query < count ? lse[row + query] : -kInfinity;
     const bool seeing = log_sum != -kInfinity;
     const float upstream = seeing && dlse != nullptr ? dlse[row + query] : 0.0f;
-    log_sum_exps[to + query] = seeing ? log_sum * kLog2E : kInfinity;
+    // An infinite sum came of an infinite score, whose row is NaN.
+    const float base2 = log_sum == kInfinity ? __int_as_float(0x7fffffff) : log_sum * kLog2E;
+    log_sum_exps[to + query] = seeing ? base2 : kInfinity;
     deltas[to + query] = seeing ? sum - upstream : 0.0f;
   }
 }

@@ -34,3 +34,10 @@ __device__ __forceinline__ float2 load_shared_floats(unsigned address) {
                : "memory");
   return floats;
 }
+
+// 2 bytes at a multiple of 2.
+__device__ __forceinline__ unsigned short load_shared_half(unsigned address) {
+  unsigned short half;
+  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(half) : "r"(address) : "memory");
+  return half;
+}

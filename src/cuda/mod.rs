@@ -26,7 +26,8 @@ pub use workspace::WORKSPACE_ALIGNMENT;
 
 /// Every kernel that the host side launches.
 pub fn kernels() -> Vec<Kernel> {
-    nms::kernels()
+    attention::kernels()
+        .chain(nms::kernels())
         .chain(sigmoid_focal_loss::kernels())
         .collect()
 }

@@ -7,5 +7,6 @@ mod device;
 #[cfg(feature = "cuda")]
 mod simulator;
 
+mod attention;
 mod nms;
 mod sigmoid_focal_loss;

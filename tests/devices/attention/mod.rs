@@ -1,0 +1,4 @@
+#[cfg(feature = "cuda")]
+mod backward_budget;
+#[cfg(feature = "cuda")]
+mod backward_problem;
