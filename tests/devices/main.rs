@@ -8,8 +8,5 @@ mod device;
 mod simulator;
 
 mod attention;
-#[cfg(feature = "cuda")]
-#[path = "attention/forward_budget.rs"]
-mod attention_forward_budget;
 mod nms;
 mod sigmoid_focal_loss;

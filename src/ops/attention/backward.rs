@@ -102,7 +102,21 @@ pub fn attention_backward(
                 dbias: bias.zip(dbias).map(|(bias, dbias)| Tensor::from_cpu(dbias, bias.shape())),
             })
         }),
-        cuda(context) => Err(Error::input(OP, "device", "cpu", crate::tensor::Device::Cuda(context.clone()))),
+        cuda(context) => with_float!(OP, "q", first, T => {
+            let rows = crate::cuda::attention::backward::Upstream {
+                out: attended.out.as_cuda()?,
+                lse: attended.lse.as_cuda()?,
+                dout: upstream.dout.as_cuda()?,
+                dlse: upstream.dlse.map(Tensor::as_cuda).transpose()?,
+            };
+            let (buffers, mask) = (qkv.try_map(Tensor::as_cuda)?, super::mask_buffers(mask)?);
+            let (gradients, dbias) = crate::cuda::attention::backward::run::<T>(
+                context, geometry, &layouts, params, buffers, &mask, &rows, bias.is_some())?;
+            Ok(AttentionGradient {
+                qkv: gradients.zip(&qkv, |gradient, like| Tensor::from_cuda(gradient, like.shape())),
+                dbias: bias.zip(dbias).map(|(bias, dbias)| Tensor::from_cuda(dbias, bias.shape())),
+            })
+        }),
     )
 }
 

@@ -7,11 +7,11 @@ pub use backward::{AttentionGradient, Upstream, attention_backward};
 
 use super::{on_device, with_float};
 use crate::cpu;
-use crate::dtype::{DType, Float};
+use crate::dtype::Float;
 use crate::error::Result;
 use crate::params::Attention;
-use crate::params::attention::{Geometry, Mask, Qkv};
-use crate::tensor::{Device, Tensor};
+use crate::params::attention::{Mask, Qkv};
+use crate::tensor::Tensor;
 use checked::Checked;
 
 const OP: &str = "attention";
@@ -135,7 +135,11 @@ pub fn attention(
             cpu::attention::forward(geometry, params, qkv, &mask, &mut out, &mut lse)?;
             Ok(Attended { out: Tensor::from_cpu(out, &shape), lse: Tensor::from_cpu(lse, &rows) })
         }),
-        cuda(context) => Err(crate::error::Error::input(OP, "device", "cpu", Device::Cuda(context.clone()))),
+        cuda(context) => with_float!(OP, "q", first, T => {
+            let (qkv, mask) = (qkv.try_map(Tensor::as_cuda)?, mask_buffers(mask)?);
+            let [out, lse] = crate::cuda::attention::forward::run::<T>(context, geometry, params, qkv, &mask)?;
+            Ok(Attended { out: Tensor::from_cuda(out, &shape), lse: Tensor::from_cuda(lse, &rows) })
+        }),
     )
 }
 
@@ -154,6 +158,24 @@ fn mask_slices<'a, T: Float>(mask: &AttentionMask<'a>) -> Result<Mask<&'a [T], &
     Ok(Mask {
         bias: mask.bias.map(Tensor::as_slice).transpose()?,
         kv_lengths: mask.kv_lengths.map(Tensor::as_slice).transpose()?,
+        offsets,
+    })
+}
+
+/// The memory of tensors on CUDA.
+#[cfg(feature = "cuda")]
+fn mask_buffers<'a>(
+    mask: &AttentionMask<'a>,
+) -> Result<Mask<&'a crate::cuda::Buffer, &'a crate::cuda::Buffer>> {
+    let offsets = mask
+        .sequences
+        .map(|sequences| [sequences.offsets_q, sequences.offsets_k]);
+    let offsets = offsets
+        .map(|[q, k]| Ok([q.as_cuda()?, k.as_cuda()?]))
+        .transpose()?;
+    Ok(Mask {
+        bias: mask.bias.map(Tensor::as_cuda).transpose()?,
+        kv_lengths: mask.kv_lengths.map(Tensor::as_cuda).transpose()?,
         offsets,
     })
 }

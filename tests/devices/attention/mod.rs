@@ -1,7 +1,15 @@
 //! Attention: every device against the reference, in both directions.
 
+#[cfg(feature = "cuda")]
+mod backward_budget;
+#[cfg(feature = "cuda")]
+mod backward_problem;
 mod case;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod examples;
+#[cfg(feature = "cuda")]
+mod forward_budget;
 mod isolation;
 mod shapes;
 mod truth;
@@ -91,7 +99,7 @@ fn run<T: Float>(target: &Target, case: &Case, operands: &Operands<T>) -> Output
     match target {
         Target::Cpu => run_cpu(case, operands),
         #[cfg(feature = "cuda")]
-        Target::Cuda(_) => unimplemented!(),
+        Target::Cuda(device) => cuda::run(device, case, operands),
     }
 }
 
