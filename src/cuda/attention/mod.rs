@@ -2,6 +2,7 @@
 
 pub mod backward;
 mod buffers;
+pub mod forward;
 mod scalars;
 
 use super::launch::Kernel;
@@ -10,5 +11,5 @@ const OP: &str = "attention";
 
 /// Every kernel of the op.
 pub(super) fn kernels() -> impl Iterator<Item = Kernel> {
-    backward::kernels()
+    forward::kernels().chain(backward::kernels())
 }

@@ -258,6 +258,9 @@ fn check_buffers<T: Float>(
         check_span(argument, view.len(), layout, extents)?;
         check_alignment(argument, view.device_ptr(stream).0)?;
     }
+    if let Qkv::Packed(_) = arguments.dqkv {
+        gradients.check_packed(geometry)?;
+    }
     let [dq, dk, dv] = arguments.dqkv.parts().map(|view| view.len());
     check_span("dq", dq, &gradients.dq, queries)?;
     check_span("dk", dk, &gradients.dk, keys)?;

@@ -1,0 +1,356 @@
+//! The forward kernels by themselves: their results, the bytes they move, their bank conflicts.
+
+use crate::device::{Cuda, Target, targets};
+use half::{bf16, f16};
+use ocelli::cuda::Buffer;
+use ocelli::cuda::attention::forward::{Arguments, Plan, launch};
+use ocelli::params::Attention;
+use ocelli::params::attention::{Dropout, Geometry, Layout, Mask, Qkv};
+use ocelli::reference;
+use ocelli::testing::guard::Guarded;
+use ocelli::testing::strategy::SplitMix;
+use ocelli::{DType, Float};
+use ptxsim::report::LaunchReport;
+
+/// One problem, and changes to its data.
+#[derive(Debug, Clone)]
+struct Problem {
+    batch: usize,
+    heads: usize,
+    kv_heads: usize,
+    queries: usize,
+    keys: usize,
+    head_dim: usize,
+    params: Attention,
+    bias: Option<[usize; 2]>,
+    kv_lengths: Option<Vec<i32>>,
+    offsets: Option<[Vec<i32>; 2]>,
+    totals: [usize; 2],
+    /// Places of tokens whose key and value are NaN.
+    nan_keys: Vec<usize>,
+    /// Places of tokens whose query is NaN.
+    nan_queries: Vec<usize>,
+    /// Queries, keys and values lie in one `[B, N, 3, H, D]`.
+    fused: bool,
+}
+
+fn dense(batch: usize, heads: usize, queries: usize, keys: usize, head_dim: usize) -> Problem {
+    Problem {
+        batch,
+        heads,
+        kv_heads: heads,
+        queries,
+        keys,
+        head_dim,
+        params: Attention::default(),
+        bias: None,
+        kv_lengths: None,
+        offsets: None,
+        totals: [0; 2],
+        nan_keys: Vec::new(),
+        nan_queries: Vec::new(),
+        fused: false,
+    }
+}
+
+impl Problem {
+    fn tokens(&self) -> [usize; 2] {
+        match self.offsets {
+            Some(_) => self.totals,
+            None => [self.batch * self.queries, self.batch * self.keys],
+        }
+    }
+
+    fn geometry(&self) -> Geometry {
+        let Self {
+            heads,
+            kv_heads,
+            head_dim,
+            ..
+        } = *self;
+        let packed = self.offsets.is_some().then_some(self.totals);
+        let q = Layout::contiguous(self.queries, heads, head_dim);
+        let k = Layout::contiguous(self.keys, kv_heads, head_dim);
+        let part = |part| {
+            let width = heads * head_dim;
+            Layout::columns(self.queries, 3 * width, part * width, head_dim)
+        };
+        let [q_in, k, v] = if self.fused {
+            [part(0), part(1), part(2)]
+        } else {
+            [q, k, k]
+        };
+        Geometry {
+            batch: self.batch,
+            heads,
+            kv_heads,
+            queries: self.queries,
+            keys: self.keys,
+            head_dim,
+            packed,
+            bias: self.bias,
+            q: q_in,
+            k,
+            v,
+            out: q,
+        }
+    }
+
+    /// Queries, keys, values and bias.
+    fn data<T: Float>(&self) -> [Vec<T>; 4] {
+        let mut random = SplitMix(7);
+        let [queries, keys] = self.tokens();
+        let mut fill =
+            |len: usize| -> Vec<T> { (0..len).map(|_| T::from_f32(random.normal())).collect() };
+        let (q_width, k_width) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let mut q = fill(queries * q_width);
+        let [mut k, mut v] = [fill(keys * k_width), fill(keys * k_width)];
+        let bias = self
+            .bias
+            .map_or(0, |[b, h]| b * h * self.queries * self.keys);
+        let bias = fill(bias);
+        let nan = T::from_f32(f32::NAN);
+        for &place in &self.nan_queries {
+            q[place * q_width..(place + 1) * q_width].fill(nan);
+        }
+        for &place in &self.nan_keys {
+            k[place * k_width..(place + 1) * k_width].fill(nan);
+            v[place * k_width..(place + 1) * k_width].fill(nan);
+        }
+        [q, k, v, bias]
+    }
+}
+
+struct Outcome<T> {
+    out: Vec<T>,
+    lse: Vec<f32>,
+    reports: Vec<LaunchReport>,
+    plan: String,
+}
+
+/// Runs the kernels in guarded buffers.
+fn run<T: Float>(device: &Cuda, problem: &Problem) -> Outcome<T> {
+    let context = &device.context;
+    let geometry = problem.geometry();
+    let plan = Plan::new(context.properties(), &geometry, &problem.params, T::DTYPE).unwrap();
+    let [q, k, v, bias] = problem.data::<T>();
+    let upload = |data: &[T]| Buffer::from_slice(context, data).unwrap();
+    let (q_len, k_len) = (q.len(), k.len());
+    let inputs = if problem.fused {
+        let width = problem.heads * problem.head_dim;
+        let all: Vec<T> = (0..q_len / width)
+            .flat_map(|token| {
+                let row = token * width..(token + 1) * width;
+                [&q[row.clone()], &k[row.clone()], &v[row]].concat()
+            })
+            .collect();
+        vec![upload(&all)]
+    } else {
+        vec![upload(&q), upload(&k), upload(&v)]
+    };
+    assert!(k_len <= inputs.iter().map(Buffer::len).max().unwrap());
+    let view = |i: usize| inputs[i.min(inputs.len() - 1)].view::<T>().unwrap();
+    let qkv = if problem.fused {
+        Qkv::Packed(view(0))
+    } else {
+        let [q, k, v] = [view(0), view(1), view(2)];
+        Qkv::Separate { q, k, v }
+    };
+    let bias = problem.bias.map(|_| upload(&bias));
+    let lengths = problem.kv_lengths.as_ref();
+    let lengths = lengths.map(|data| Buffer::from_slice(context, data).unwrap());
+    let offsets = problem.offsets.as_ref().map(|offsets| {
+        offsets
+            .each_ref()
+            .map(|data| Buffer::from_slice(context, data).unwrap())
+    });
+    let out_host = Guarded::<T>::new(q_len, 0);
+    let lse_host = Guarded::<f32>::new(q_len / problem.head_dim, 3);
+    let mut out = Buffer::from_slice(context, out_host.all()).unwrap();
+    let mut lse = Buffer::from_slice(context, lse_host.all()).unwrap();
+    let junk = vec![0xffu8; plan.workspace_bytes().max(1)];
+    let mut workspace = context.stream().clone_htod(&junk).unwrap();
+    let mut out_view = out.view_mut::<T>().unwrap();
+    let mut lse_view = lse.view_mut::<f32>().unwrap();
+    let offsets_view = offsets
+        .as_ref()
+        .map(|offsets| offsets.each_ref().map(|x| x.view().unwrap()));
+    let mut arguments = Arguments::<T> {
+        qkv,
+        mask: Mask {
+            bias: bias.as_ref().map(|bias| bias.view().unwrap()),
+            kv_lengths: lengths.as_ref().map(|lengths| lengths.view().unwrap()),
+            offsets: offsets_view,
+        },
+        out: out_view.slice_mut(out_host.range()),
+        lse: lse_view.slice_mut(lse_host.range()),
+        workspace: workspace.as_view_mut(),
+    };
+    device.launches();
+    launch(context, &plan, &mut arguments).unwrap();
+    context.synchronize().unwrap();
+    let reports = device.launches();
+    Outcome {
+        out: out_host.check(&out.to_vec().unwrap()).unwrap().to_vec(),
+        lse: lse_host.check(&lse.to_vec().unwrap()).unwrap().to_vec(),
+        reports,
+        plan: plan.to_string(),
+    }
+}
+
+/// The exact output and log-sum-exp on inputs of type `T`.
+fn exact<T: Float>(problem: &Problem) -> (Vec<f64>, Vec<f64>) {
+    let [q, k, v, bias] = problem.data::<T>().map(|data| {
+        data.iter()
+            .map(|x| f64::from(x.to_f32()))
+            .collect::<Vec<_>>()
+    });
+    let sequences = match &problem.offsets {
+        None => reference::AttentionSequences::Dense {
+            batch: problem.batch,
+            queries: problem.queries,
+            keys: problem.keys,
+        },
+        Some([offsets_q, offsets_k]) => reference::AttentionSequences::Packed {
+            offsets_q,
+            offsets_k,
+            max_queries: problem.queries,
+            max_keys: problem.keys,
+        },
+    };
+    let inputs = reference::AttentionInputs {
+        heads: problem.heads,
+        kv_heads: problem.kv_heads,
+        head_dim: problem.head_dim,
+        q: &q,
+        k: &k,
+        v: &v,
+        sequences,
+        kv_lengths: problem.kv_lengths.as_deref(),
+        bias: problem.bias.map(|extents| (extents, &bias[..])),
+    };
+    let params = &problem.params;
+    let rule = reference::Attention {
+        scale: params
+            .scale
+            .map_or((problem.head_dim as f64).sqrt().recip(), f64::from),
+        causal: params.causal,
+        window_left: params.window_left,
+        window_right: params.window_right,
+        softcap: params.softcap.into(),
+        dropout: params
+            .dropout
+            .map(|dropout| (dropout.probability.into(), dropout.seed)),
+    };
+    reference::attention(&inputs, &rule)
+}
+
+/// Compares with the definition: outputs to some units of the largest value, NaN for NaN.
+fn agree<T: Float>(device: &Cuda, problem: &Problem) -> Outcome<T> {
+    let outcome = run::<T>(device, problem);
+    let again = run::<T>(device, problem);
+    let bits = |outcome: &Outcome<T>| -> Vec<u32> {
+        let out = outcome.out.iter().map(|x| x.to_f32().to_bits());
+        out.chain(outcome.lse.iter().map(|x| x.to_bits())).collect()
+    };
+    assert_eq!(bits(&outcome), bits(&again), "{problem:?}");
+    let (out, lse) = exact::<T>(problem);
+    let unit = match T::DTYPE {
+        DType::F16 => 2f64.powi(-10),
+        DType::BF16 => 2f64.powi(-7),
+        _ => 2f64.powi(-20),
+    };
+    let near = |is: f64, should: f64, tolerance: f64| {
+        is == should || is.is_nan() && should.is_nan() || (is - should).abs() <= tolerance
+    };
+    for (i, (&is, &should)) in outcome.out.iter().zip(&out).enumerate() {
+        assert!(
+            near(is.to_f32().into(), should, 4.0 * unit),
+            "{} out[{i}] {is:?} {should}: {problem:?}",
+            T::DTYPE
+        );
+    }
+    for (i, (&is, &should)) in outcome.lse.iter().zip(&lse).enumerate() {
+        let ok = near(is.into(), should, 2f64.powi(-17) * (1.0 + should.abs()));
+        assert!(ok, "{} lse[{i}] {is} {should}: {problem:?}", T::DTYPE);
+    }
+    outcome
+}
+
+fn devices() -> impl Iterator<Item = &'static Cuda> {
+    targets().iter().filter_map(|target| match target {
+        Target::Cuda(device) => Some(device),
+        Target::Cpu => None,
+    })
+}
+
+fn problems() -> Vec<Problem> {
+    let causal = Attention {
+        causal: true,
+        ..Default::default()
+    };
+    let window = Attention {
+        window_left: Some(20),
+        window_right: Some(9),
+        ..Default::default()
+    };
+    let dropout = Attention {
+        dropout: Some(Dropout {
+            probability: 0.3,
+            seed: 0x1234_5678_9abc,
+        }),
+        ..Default::default()
+    };
+    let mut list = Vec::new();
+    for head_dim in [8, 64, 72, 128, 136, 256] {
+        list.push(dense(1, 1, 1, 1, head_dim));
+        list.push(dense(2, 2, 70, 130, head_dim));
+        list.push(Problem {
+            params: causal,
+            nan_keys: vec![100],
+            nan_queries: vec![3],
+            ..dense(1, 1, 133, 129, head_dim)
+        });
+        list.push(Problem {
+            params: window,
+            nan_keys: vec![70, 5],
+            ..dense(1, 1, 140, 150, head_dim)
+        });
+        list.push(Problem {
+            params: Attention {
+                softcap: 3.0,
+                scale: Some(-0.7),
+                causal: true,
+                ..dropout
+            },
+            kv_heads: 2,
+            bias: Some([1, 4]),
+            kv_lengths: Some(vec![90, -3]),
+            ..dense(2, 4, 66, 99, head_dim)
+        });
+        list.push(Problem {
+            params: dropout,
+            fused: true,
+            ..dense(1, 2, 67, 67, head_dim)
+        });
+        list.push(Problem {
+            offsets: Some([vec![3, 5, 4, 70, 200], vec![-1, 40, 80, 80, 99]]),
+            totals: [90, 95],
+            kv_lengths: Some(vec![100, 17, 5, 9]),
+            params: causal,
+            kv_heads: 1,
+            ..dense(4, 2, 60, 50, head_dim)
+        });
+    }
+    list
+}
+
+#[test]
+fn every_way_agrees_with_the_definition() {
+    for device in devices() {
+        for problem in problems() {
+            agree::<f16>(device, &problem);
+            agree::<bf16>(device, &problem);
+        }
+    }
+}
