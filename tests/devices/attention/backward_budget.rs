@@ -61,6 +61,7 @@ fn problems(head_dim: usize) -> Vec<Problem> {
                 ..dropping()
             },
             kv_heads: 2,
+            bias: Some([1, 4]),
             kv_lengths: Some(vec![90, -3]),
             ..dense(2, 4, 66, 99, head_dim)
         },
@@ -69,6 +70,10 @@ fn problems(head_dim: usize) -> Vec<Problem> {
             fused: true,
             dlse: true,
             ..dense(1, 2, 67, 67, head_dim)
+        },
+        Problem {
+            bias: Some([2, 1]),
+            ..dense(2, 2, 130, 70, head_dim)
         },
         Problem {
             offsets: Some([vec![3, 5, 4, 70, 200], vec![-1, 40, 80, 80, 99]]),
@@ -86,6 +91,7 @@ fn all_agree(head_dim: usize) {
         for problem in problems(head_dim) {
             agree::<f16>(device, &problem);
             agree::<bf16>(device, &problem);
+            agree::<f32>(device, &problem);
         }
     }
 }

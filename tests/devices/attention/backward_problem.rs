@@ -346,7 +346,7 @@ pub fn agree<T: Float>(device: &Cuda, problem: &Problem) -> Vec<LaunchReport> {
     let unit = match T::DTYPE {
         DType::F16 => 2f64.powi(-10),
         DType::BF16 => 2f64.powi(-7),
-        _ => 2f64.powi(-20),
+        _ => 2f64.powi(-18),
     };
     let exact = problem.exact(&data);
     let names = ["dq", "dk", "dv", "dbias"];

@@ -157,6 +157,9 @@ fn launch_stage<T: Float>(
         gradients,
         ..
     } = plan;
+    if stage.role == Role::Bias && geometry.bias_len() == 0 {
+        return Ok(());
+    }
     let stream = context.stream();
     let [q, k, v] = arguments.qkv.parts();
     let q = from_offset(q, &geometry.q);

@@ -49,14 +49,31 @@ const fn streamed(dim: usize, [rows, columns]: [usize; 2], statistics: usize) ->
     2 * rows * dim * HALF + 2 * stage
 }
 
+/// Shared memory of a block of f32: `rows` rows of two tensors, `columns` of two others, 4 more
+/// elements in each; and two weights a pair, the rows padded by what `groups` of columns share.
+const fn floats(dim: usize, [rows, columns]: [usize; 2], groups: usize) -> usize {
+    let vectors = 2 * (rows + columns) * (dim + 4);
+    (vectors + 2 * columns * (rows + 32 / groups)) * size_of::<f32>()
+}
+
+/// Shared memory of a block that owns a tile of the bias: two tensors of its rows and two of its
+/// columns.
+const fn whole(dim: usize, [rows, columns]: [usize; 2]) -> usize {
+    2 * (rows + columns) * dim * HALF
+}
+
 const KEYS: &str = "attention/backward_keys_sm80";
 const QUERIES: &str = "attention/backward_queries_sm80";
+const BIAS: &str = "attention/backward_bias_sm80";
+const FLOATS: &str = "attention/backward_f32";
 
-const SHARED_OPERANDS: &str = "32 rows a warp, so that an operand from shared memory serves two \
-                               products";
+const SHARED_OPERANDS: &str =
+    "32 rows a warp, so that an operand from shared memory serves two products";
 const REGISTERS: &str = "the sums of 16 rows a warp fill 128 registers";
+const SCORES: &str = "sums, scores and their gradient fill 96 registers";
+const MEMORY: &str = "what 99 KiB of shared memory hold";
 
-const FAMILIES: [Family; 8] = [
+const FAMILIES: [Family; 20] = [
     Family {
         role: Role::Rows,
         image: "attention/backward_rows",
@@ -168,6 +185,138 @@ const FAMILIES: [Family; 8] = [
         warps: 4,
         shared_bytes: streamed(256, [64, 16], 0),
         reason: REGISTERS,
+    },
+    Family {
+        role: Role::Bias,
+        image: BIAS,
+        symbols: [
+            None,
+            Some("attention_backward_bias_d64_f16"),
+            Some("attention_backward_bias_d64_bf16"),
+        ],
+        columns: 64,
+        tile: [64, 64],
+        warps: 4,
+        shared_bytes: whole(64, [64, 64]),
+        reason: SCORES,
+    },
+    Family {
+        role: Role::Bias,
+        image: BIAS,
+        symbols: [
+            None,
+            Some("attention_backward_bias_d128_f16"),
+            Some("attention_backward_bias_d128_bf16"),
+        ],
+        columns: 128,
+        tile: [64, 64],
+        warps: 4,
+        shared_bytes: whole(128, [64, 64]),
+        reason: SCORES,
+    },
+    Family {
+        role: Role::Bias,
+        image: BIAS,
+        symbols: [
+            None,
+            Some("attention_backward_bias_d256_f16"),
+            Some("attention_backward_bias_d256_bf16"),
+        ],
+        columns: 256,
+        tile: [64, 32],
+        warps: 4,
+        shared_bytes: whole(256, [64, 32]),
+        reason: MEMORY,
+    },
+    Family {
+        role: Role::Keys,
+        image: FLOATS,
+        symbols: [Some("attention_backward_keys_d64_f32"), None, None],
+        columns: 64,
+        tile: [64, 32],
+        warps: 8,
+        shared_bytes: floats(64, [64, 32], 16),
+        reason: MEMORY,
+    },
+    Family {
+        role: Role::Keys,
+        image: FLOATS,
+        symbols: [Some("attention_backward_keys_d128_f32"), None, None],
+        columns: 128,
+        tile: [64, 16],
+        warps: 8,
+        shared_bytes: floats(128, [64, 16], 16),
+        reason: MEMORY,
+    },
+    Family {
+        role: Role::Keys,
+        image: FLOATS,
+        symbols: [Some("attention_backward_keys_d256_f32"), None, None],
+        columns: 256,
+        tile: [32, 8],
+        warps: 8,
+        shared_bytes: floats(256, [32, 8], 8),
+        reason: MEMORY,
+    },
+    Family {
+        role: Role::Queries,
+        image: FLOATS,
+        symbols: [Some("attention_backward_queries_d64_f32"), None, None],
+        columns: 64,
+        tile: [64, 32],
+        warps: 8,
+        shared_bytes: floats(64, [64, 32], 16),
+        reason: MEMORY,
+    },
+    Family {
+        role: Role::Queries,
+        image: FLOATS,
+        symbols: [Some("attention_backward_queries_d128_f32"), None, None],
+        columns: 128,
+        tile: [64, 16],
+        warps: 8,
+        shared_bytes: floats(128, [64, 16], 16),
+        reason: MEMORY,
+    },
+    Family {
+        role: Role::Queries,
+        image: FLOATS,
+        symbols: [Some("attention_backward_queries_d256_f32"), None, None],
+        columns: 256,
+        tile: [32, 8],
+        warps: 8,
+        shared_bytes: floats(256, [32, 8], 8),
+        reason: MEMORY,
+    },
+    Family {
+        role: Role::Bias,
+        image: FLOATS,
+        symbols: [Some("attention_backward_bias_d64_f32"), None, None],
+        columns: 64,
+        tile: [64, 32],
+        warps: 8,
+        shared_bytes: floats(64, [64, 32], 16),
+        reason: MEMORY,
+    },
+    Family {
+        role: Role::Bias,
+        image: FLOATS,
+        symbols: [Some("attention_backward_bias_d128_f32"), None, None],
+        columns: 128,
+        tile: [64, 16],
+        warps: 8,
+        shared_bytes: floats(128, [64, 16], 16),
+        reason: MEMORY,
+    },
+    Family {
+        role: Role::Bias,
+        image: FLOATS,
+        symbols: [Some("attention_backward_bias_d256_f32"), None, None],
+        columns: 256,
+        tile: [32, 8],
+        warps: 8,
+        shared_bytes: floats(256, [32, 8], 8),
+        reason: MEMORY,
     },
 ];
 
