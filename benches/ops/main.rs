@@ -5,6 +5,7 @@
 //! a case gives the median, the spread and the share of the bandwidth that a copy reached on the
 //! same device just before.
 
+mod attention;
 mod bench;
 mod nms;
 mod sigmoid_focal_loss;
@@ -13,6 +14,7 @@ use bench::Bench;
 
 fn main() {
     let mut bench = Bench::new();
+    attention::run(&mut bench);
     nms::run(&mut bench);
     sigmoid_focal_loss::run(&mut bench);
     bench.finish();

@@ -48,3 +48,21 @@ __device__ __forceinline__ unsigned kept_in_fragment(const AttentionScalars& sca
                                                      int query, int key) {
   return kept_of_pair(kept_keys(scalars, head, query + drawn_row(), key / 4 + drawn_group()));
 }
+
+// The same of a C [16 keys x 8 queries] that starts at (key, query), key a multiple of 4. Four lanes
+// 4 apart share the draws of four keys for their four elements: each makes those of one element.
+// All lanes take part.
+__device__ __forceinline__ unsigned kept_in_transposed_fragment(const AttentionScalars& scalars,
+                                                                int head, int key, int query) {
+  const int place = threadIdx.x % 16 / 4;
+  const int group = threadIdx.x % 32 / 16;
+  const unsigned mine = kept_keys(scalars, head, query + fragment_column() + place % 2,
+                                  key / 4 + place / 2 * 2 + group);
+  unsigned kept = 0;
+#pragma unroll
+  for (int e = 0; e < 4; ++e) {
+    const unsigned keys = __shfl_sync(kFullWarp, mine, group * 16 + e * 4 + threadIdx.x % 4);
+    kept |= (keys >> place & 1) << e;
+  }
+  return kept;
+}

@@ -3,20 +3,15 @@
 // cleaned before the product, and what was removed is added where it may be seen.
 #pragma once
 
+#include "attention/isolation.cuh"
 #include "attention/sequence.cuh"
 #include "common/opaque.cuh"
 #include "common/swizzled_tile.cuh"
 
-__device__ __forceinline__ unsigned exponent_bits(__half) { return 0x7c00u; }
-__device__ __forceinline__ unsigned exponent_bits(__nv_bfloat16) { return 0x7f80u; }
-
-// The word without those of its two elements that are NaN or infinite.
 template <typename T>
-__device__ __forceinline__ unsigned finite_elements(unsigned word) {
-  const unsigned exponent = exponent_bits(T());
-  if ((word & exponent) == exponent) word &= 0xffff0000u;
-  if ((word >> 16 & exponent) == exponent) word &= 0x0000ffffu;
-  return word;
+__device__ __forceinline__ uint4 finite_elements(uint4 of) {
+  return make_uint4(of.x & ~non_finite<T>(of.x), of.y & ~non_finite<T>(of.y),
+                    of.z & ~non_finite<T>(of.z), of.w & ~non_finite<T>(of.w));
 }
 
 // Zeros what is not finite in those chunks that this thread copied by `copy_rows` with the same
@@ -31,8 +26,7 @@ __device__ __forceinline__ bool remove_non_finite(const SwizzledTile<D>& tile, i
   for (int row = thread / kChunks; row < rows; row += threads / kChunks) {
     const unsigned address = tile.chunk(row, column);
     const uint4 is = load_shared(address);
-    const uint4 clean = make_uint4(finite_elements<T>(is.x), finite_elements<T>(is.y),
-                                   finite_elements<T>(is.z), finite_elements<T>(is.w));
+    const uint4 clean = finite_elements<T>(is);
     if (is.x != clean.x || is.y != clean.y || is.z != clean.z || is.w != clean.w) {
       store_shared(address, clean);
       found = true;

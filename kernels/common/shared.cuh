@@ -24,3 +24,20 @@ __device__ __forceinline__ void store_shared(unsigned address, uint4 words) {
 __device__ __forceinline__ void store_shared(unsigned address, unsigned word) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(word) : "memory");
 }
+
+// 8 bytes at a multiple of 8.
+__device__ __forceinline__ float2 load_shared_floats(unsigned address) {
+  float2 floats;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
+               : "=f"(floats.x), "=f"(floats.y)
+               : "r"(address)
+               : "memory");
+  return floats;
+}
+
+// 2 bytes at a multiple of 2.
+__device__ __forceinline__ unsigned short load_shared_half(unsigned address) {
+  unsigned short half;
+  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(half) : "r"(address) : "memory");
+  return half;
+}

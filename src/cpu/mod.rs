@@ -3,6 +3,8 @@
 //! Results do not depend on the number of threads, nor on which vector instructions the processor
 //! has. This module knows neither tensors nor the CUDA backend.
 
+pub mod attention;
+mod lanes;
 mod math;
 pub mod nms;
 pub mod sigmoid_focal_loss;

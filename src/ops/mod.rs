@@ -1,10 +1,14 @@
 //! The ops: each checks its arguments, returns early where there is nothing to do, and runs on the
 //! device of its tensors.
 
+mod attention;
 mod check;
 mod nms;
 mod sigmoid_focal_loss;
 
+pub use attention::{
+    Attended, AttentionGradient, AttentionMask, Sequences, Upstream, attention, attention_backward,
+};
 pub use nms::{Kept, nms};
 pub use sigmoid_focal_loss::{sigmoid_focal_loss, sigmoid_focal_loss_with_gradient};
 

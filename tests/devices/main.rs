@@ -7,8 +7,6 @@ mod device;
 #[cfg(feature = "cuda")]
 mod simulator;
 
-#[cfg(feature = "cuda")]
-#[path = "attention/forward_budget.rs"]
-mod attention_forward_budget;
+mod attention;
 mod nms;
 mod sigmoid_focal_loss;

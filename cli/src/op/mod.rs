@@ -1,5 +1,6 @@
 //! `ocelli op`: one op on the tensors of a file.
 
+mod attention;
 mod nms;
 mod sigmoid_focal_loss;
 
@@ -22,7 +23,7 @@ struct Op {
     run: fn(&Call) -> Result<Outputs>,
 }
 
-const OPS: [Op; 2] = [nms::OP, sigmoid_focal_loss::OP];
+const OPS: [Op; 3] = [attention::OP, nms::OP, sigmoid_focal_loss::OP];
 
 /// Arguments of `ocelli op`.
 #[derive(clap::Args)]

@@ -3,6 +3,7 @@
 mod method;
 
 use super::OP;
+use super::buffers::{check_alignment, check_length, check_span, from_offset};
 use super::scalars::{Blocks, Scalars};
 use crate::cuda::context::driver_error;
 use crate::cuda::launch::{Kernel, Launch, OptionalArgument};
@@ -10,7 +11,7 @@ use crate::cuda::{Buffer, Context, Properties, workspace};
 use crate::dtype::{DType, Float};
 use crate::error::{Error, Result};
 use crate::params::Attention;
-use crate::params::attention::{Geometry, Layout, Mask, Qkv};
+use crate::params::attention::{Geometry, Mask, Qkv};
 use cudarc::driver::{CudaView, CudaViewMut, DevicePtr, DevicePtrMut, PushKernelArg};
 use method::Method;
 use std::fmt;
@@ -140,11 +141,6 @@ pub fn launch<T: Float>(
     Ok(())
 }
 
-/// The part of a buffer that its layout starts at; an empty one for no elements at all.
-fn from_offset<'a, T>(view: &'a CudaView<'_, T>, layout: &Layout) -> CudaView<'a, T> {
-    view.slice(layout.offset.min(view.len())..)
-}
-
 /// Checks the buffers against the plan.
 fn check<T: Float>(context: &Context, plan: &Plan, arguments: &mut Arguments<'_, T>) -> Result<()> {
     let geometry = &plan.geometry;
@@ -184,36 +180,6 @@ fn check<T: Float>(context: &Context, plan: &Plan, arguments: &mut Arguments<'_,
         check_length(argument, length, packed.then_some(of_batch + 1))?;
     }
     workspace::check(OP, context, &arguments.workspace, plan.workspace_bytes())
-}
-
-/// A buffer is there exactly where one is `expected`, and as long.
-fn check_length(argument: &str, is: Option<usize>, expected: Option<usize>) -> Result<()> {
-    if is == expected {
-        return Ok(());
-    }
-    let text = |length: Option<usize>| match length {
-        Some(length) => format!("{length} elements"),
-        None => "absent".to_owned(),
-    };
-    Err(Error::input(OP, argument, text(expected), text(is)))
-}
-
-fn check_span(argument: &str, is: usize, layout: &Layout, extents: [usize; 4]) -> Result<()> {
-    match layout.span(extents) {
-        Some(span) if is >= span => Ok(()),
-        span => {
-            let rule = format!("at least {} elements", span.unwrap_or(usize::MAX));
-            Err(Error::input(OP, argument, rule, is))
-        }
-    }
-}
-
-fn check_alignment(argument: &str, address: u64) -> Result<()> {
-    if address.is_multiple_of(16) {
-        return Ok(());
-    }
-    let value = format!("{address:#x}");
-    Err(Error::input(OP, argument, "aligned to 16 bytes", value))
 }
 
 /// Output, in a buffer that the geometry's layout covers, and log-sum-exp of whole buffers. See

@@ -1,5 +1,7 @@
 //! Attention on CUDA: forward and backward.
 
+pub mod backward;
+mod buffers;
 pub mod forward;
 mod scalars;
 
@@ -9,5 +11,5 @@ const OP: &str = "attention";
 
 /// Every kernel of the op.
 pub(super) fn kernels() -> impl Iterator<Item = Kernel> {
-    forward::kernels()
+    forward::kernels().chain(backward::kernels())
 }

@@ -61,6 +61,9 @@ impl Layout {
     /// Whether no two elements of `[batch, tokens, heads, head_dim]` share a place, as an output needs: each axis steps
     /// over all that the finer ones span.
     fn is_injective(&self, [batch, tokens, heads, head_dim]: [usize; 4]) -> bool {
+        if batch * tokens * heads == 0 {
+            return true;
+        }
         let mut axes = [
             (self.batch, batch),
             (self.token, tokens),
@@ -253,6 +256,32 @@ impl GradientLayouts {
             check_output(argument, &layout, extents)?;
         }
         Ok(())
+    }
+
+    /// Checks that gradients in one buffer share no place: that they are columns of the same tokens.
+    pub(crate) fn check_packed(&self, geometry: &Geometry) -> Result<()> {
+        let ([batch, tokens, ..], keys) = (geometry.query_extents(), geometry.key_extents());
+        let steps = |layout: &Layout| [layout.batch, layout.token];
+        let columns = |layout: &Layout, heads: usize| {
+            layout.offset..layout.offset + (heads - 1) * layout.head + geometry.head_dim
+        };
+        let mut parts = [
+            columns(&self.dq, geometry.heads),
+            columns(&self.dk, geometry.kv_heads),
+            columns(&self.dv, geometry.kv_heads),
+        ];
+        parts.sort_unstable_by_key(|part| part.start);
+        let apart = parts.windows(2).all(|pair| pair[0].end <= pair[1].start);
+        let width = parts[2].end - parts[0].start;
+        let same = [batch, tokens] == keys[..2]
+            && [&self.dk, &self.dv]
+                .iter()
+                .all(|l| steps(l) == steps(&self.dq));
+        if same && apart && self.dq.is_injective([batch, tokens, 1, width]) {
+            return Ok(());
+        }
+        let rule = "columns of the same tokens, where they are packed in one buffer";
+        Err(Error::input(OP, "dq, dk and dv", rule, format!("{self:?}")))
     }
 }
 

@@ -27,6 +27,27 @@ impl<T> Qkv<T> {
         }
     }
 
+    /// The same to be written to.
+    pub fn each_mut(&mut self) -> Qkv<&mut T> {
+        match self {
+            Qkv::Separate { q, k, v } => Qkv::Separate { q, k, v },
+            Qkv::Packed(all) => Qkv::Packed(all),
+        }
+    }
+
+    /// Each buffer with its counterpart.
+    pub fn zip<U, V>(self, other: &Qkv<U>, mut join: impl FnMut(T, &U) -> V) -> Qkv<V> {
+        let [first, second, third] = other.parts();
+        match self {
+            Qkv::Separate { q, k, v } => Qkv::Separate {
+                q: join(q, first),
+                k: join(k, second),
+                v: join(v, third),
+            },
+            Qkv::Packed(all) => Qkv::Packed(join(all, first)),
+        }
+    }
+
     /// The same with each buffer converted.
     ///
     /// # Errors
