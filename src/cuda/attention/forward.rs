@@ -31,6 +31,7 @@ pub struct Plan {
     blocks: Blocks,
     method: Method,
     launch: Launch,
+    combine: Option<(Blocks, Launch)>,
 }
 
 impl Plan {
@@ -65,12 +66,13 @@ impl Plan {
             blocks,
             method,
             launch,
+            combine: method.combine(geometry, dtype)?,
         })
     }
 
-    /// Bytes of workspace.
+    /// Bytes of workspace: the results of shares of the keys, where these are split.
     pub fn workspace_bytes(&self) -> usize {
-        0
+        self.method.partial_bytes(&self.geometry).iter().sum()
     }
 }
 
@@ -84,7 +86,11 @@ impl fmt::Display for Plan {
              {dim}] {}",
             self.dtype
         )?;
-        write!(f, "  {}: {}", self.launch, self.method)
+        write!(f, "  {}: {}", self.launch, self.method)?;
+        match &self.combine {
+            Some((_, combine)) => write!(f, "\n  {combine}: adds the shares in order"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -132,12 +138,41 @@ pub fn launch<T: Float>(
     builder.optional(&offsets_q).optional(&offsets_k);
     builder.arg(&q).arg(&k).arg(&v);
     builder.optional(&arguments.mask.bias);
-    builder.arg(&mut out).arg(&mut arguments.lse);
-    // SAFETY: the kernels take these structs, by value, and then these pointers. They read queries,
-    // keys and values, and write the output, within their layouts, whose spans the buffers were
-    // checked to hold at 16-byte alignment; bias, lengths, offsets and log-sum-exps have the
-    // lengths that the geometry gives, and what the integers say is clamped to the extents.
+    let [partial_bytes, _] = plan.method.partial_bytes(geometry);
+    let (mut partial, mut weights) = arguments.workspace.split_at_mut(partial_bytes);
+    let (key_rows, splits);
+    match plan.method {
+        Method::Tiled { .. } | Method::F32 { .. } => {
+            builder.arg(&mut out).arg(&mut arguments.lse);
+        }
+        Method::Short { key_rows: rows, .. } => {
+            key_rows = rows as i32;
+            builder.arg(&mut out).arg(&mut arguments.lse).arg(&key_rows);
+        }
+        Method::Split { splits: count, .. } => {
+            splits = count as i32;
+            builder.arg(&mut partial).arg(&mut weights).arg(&splits);
+        }
+    }
+    // SAFETY: the kernels take these structs, by value, then these pointers, and what their method
+    // adds. They read queries, keys and values, and write the output, within their layouts, whose
+    // spans the buffers were checked to hold at 16-byte alignment; bias, lengths, offsets and
+    // log-sum-exps have the lengths that the geometry gives, what the integers say is clamped to
+    // the extents, and the workspace was checked to hold both pieces that are written to it.
     unsafe { builder.launch(plan.launch.config()) }.map_err(driver_error("launching a kernel"))?;
+    let Some((blocks, combine)) = &plan.combine else {
+        return Ok(());
+    };
+    let parts = plan.method.parts() as i32;
+    let function = context.function_for(combine)?;
+    let mut builder = context.stream().launch_builder(&function);
+    builder.arg(&plan.scalars).arg(blocks);
+    builder.optional(&arguments.mask.kv_lengths);
+    builder.optional(&offsets_q).optional(&offsets_k);
+    builder.arg(&mut partial).arg(&mut weights).arg(&parts);
+    builder.arg(&mut out).arg(&mut arguments.lse);
+    // SAFETY: as above; it reads what the first launch wrote, of the same parts.
+    unsafe { builder.launch(combine.config()) }.map_err(driver_error("launching a kernel"))?;
     Ok(())
 }
 
