@@ -130,8 +130,6 @@ __device__ __forceinline__ Weights weigh(const FloatHead& head, int query, int k
   }
   const float dropped = kept == 0.0f ? 0.0f : kept * from_value;
   float slope = probability * (dropped - head.deltas[query]);
-  // A bias of -infinity masks.
-  if (head.bias != nullptr && probability == 0.0f) slope = 0.0f;
   if (RAW) slope *= through_cap * scalars.scale;
   return {kept * probability, slope};
 }

@@ -22,7 +22,7 @@ using KeyBlock128 = KeyBlock<128, 1, 8, 32, 32>;
 using KeyBlock256 = KeyBlock<256, 1, 4, 16, 16>;
 
 #define KEY_GRADIENTS(SYMBOL, T, SHAPE, DK, DV)                                                  \
-  extern "C" __global__ void __launch_bounds__(SHAPE::kThreads)                                  \
+  extern "C" __global__ void __launch_bounds__(SHAPE::kThreads, 1)                               \
   SYMBOL(const __grid_constant__ BackwardScalars scalars, Blocks blocks, const T* q, const T* k, \
          const T* v, const T* dout, const T* bias, const float* log_sum_exps,                    \
          const float* deltas, const int* kv_lengths, const int* offsets_q, const int* offsets_k, \

@@ -29,17 +29,24 @@ __device__ __forceinline__ unsigned kept_keys(const AttentionScalars& scalars, i
          (words.w >= threshold) << 3;
 }
 
-// Which elements of a C [16 queries x 8 keys] that starts at (query, key), key a multiple of 4, are
-// kept: bit i for c[i]. Two neighbouring lanes share the draws of four keys: the even one makes
-// those of its row, the odd one those of the row 8 below. All lanes take part.
-__device__ __forceinline__ unsigned kept_in_fragment(const AttentionScalars& scalars, int head,
-                                                     int query, int key) {
+// From the draws of one row's four keys, as `kept_keys` gives them, to the elements of a C [16
+// queries x 8 keys] that are kept: bit i for c[i]. Two neighbouring lanes share four keys: the even
+// one draws for fragment_row(), the odd one for the row 8 below; drawn_row() and drawn_group() say
+// what. All lanes take part.
+__device__ __forceinline__ unsigned kept_of_pair(unsigned mine) {
   const int odd = threadIdx.x % 2;
-  const int row = query + fragment_row() + 8 * odd;
-  const unsigned mine = kept_keys(scalars, head, row, key / 4 + threadIdx.x % 4 / 2);
   const unsigned other = __shfl_xor_sync(kFullWarp, mine, 1);
   const unsigned upper = odd ? other : mine, lower = odd ? mine : other;
   return (upper >> (2 * odd) & 3) | (lower >> (2 * odd) & 3) << 2;
+}
+__device__ __forceinline__ int drawn_row() { return fragment_row() + 8 * (threadIdx.x % 2); }
+__device__ __forceinline__ int drawn_group() { return threadIdx.x % 4 / 2; }
+
+// Which elements of a C [16 queries x 8 keys] that starts at (query, key), key a multiple of 4, are
+// kept: bit i for c[i]. All lanes take part.
+__device__ __forceinline__ unsigned kept_in_fragment(const AttentionScalars& scalars, int head,
+                                                     int query, int key) {
+  return kept_of_pair(kept_keys(scalars, head, query + drawn_row(), key / 4 + drawn_group()));
 }
 
 // The same of a C [16 keys x 8 queries] that starts at (key, query), key a multiple of 4. Four lanes

@@ -58,7 +58,7 @@ __device__ __forceinline__ void forward(const AttentionScalars& scalars, const B
   q += start_of(scalars.q, block.batch, sequence.queries, block.head) + first * scalars.q.token;
   k += start_of(scalars.k, block.batch, sequence.keys, kv_head);
   v += start_of(scalars.v, block.batch, sequence.keys, kv_head);
-  const Head<T> head = head_of(scalars, sequence, block.head, v, bias, D);
+  const Head<T> head = head_at(scalars, sequence, block.head, v, bias, D);
 
   const int chunks = scalars.head_dim / 8;
   const auto copy_tile = [&](const SwizzledTile<D>& tile, const T* from, long long stride, int key) {
@@ -100,7 +100,7 @@ __device__ __forceinline__ void forward(const AttentionScalars& scalars, const B
     if (mine.keys == 0) return;
     absorb<T, kPlain>(rows, scores, head, v_tile, 0, query, key, mine);
     if (cleaned) {
-      restore_non_finite<T, D, kM>(rows.out, scalars, sequence, v, query, key, key + mine.keys);
+      restore_non_finite<T, D, kM>(rows.out, head, query, key, key + mine.keys);
     }
   };
   for (int key = begin; key < seen.end; key += kTileKeys) {

@@ -10,27 +10,37 @@
 #include "attention/non_finite.cuh"
 #include "attention/sequence.cuh"
 #include "attention/softmax.cuh"
+#include "common/opaque.cuh"
 #include "common/swizzled_tile.cuh"
 
 // Keys of a tile: the scores of 32 queries take 64 registers a lane, beside 128 of the output at
 // D = 128.
 constexpr int kTileKeys = 64;
 
-// One head of one sequence.
-template <typename T>
+// One head of one sequence; or, where GROUPED, the query heads that share a key head, the rows being
+// their (query, head) pairs with the head running faster.
+template <typename T, bool GROUPED = false>
 struct Head {
   const AttentionScalars& scalars;
   Sequence sequence;
-  int number;     // b * H + h
+  int number;     // b * H + h, of the first head
   const T* v;     // values in global memory
-  const T* bias;  // of the head, or null
+  const T* bias;  // of the first head, or null
   bool plain;     // tiles that are seen whole may take the plain way
+
+  __device__ __forceinline__ int query_of(int row) const {
+    return GROUPED ? divide(row, scalars.by_group) : row;
+  }
+  // Heads after the first.
+  __device__ __forceinline__ int head_of(int row) const {
+    return GROUPED ? row - query_of(row) * (scalars.heads / scalars.kv_heads) : 0;
+  }
 };
 
-template <typename T>
-__device__ __forceinline__ Head<T> head_of(const AttentionScalars& scalars,
-                                           const Sequence& sequence, int head, const T* v,
-                                           const T* bias, int columns) {
+template <bool GROUPED = false, typename T>
+__device__ __forceinline__ Head<T, GROUPED> head_at(const AttentionScalars& scalars,
+                                                    const Sequence& sequence, int head, const T* v,
+                                                    const T* bias, int columns) {
   if (bias != nullptr) bias += sequence.batch * scalars.bias_batch + head * scalars.bias_head;
   const bool plain = bias == nullptr && scalars.softcap == 0.0f &&
                      scalars.dropout_threshold == 0 && scalars.scale > 0.0f &&
@@ -89,13 +99,15 @@ __device__ __forceinline__ void score(Scores<M>& scores, const SwizzledTile<D>& 
 }
 
 // From q . k to scores in base 2: scale, cap, bias, and -infinity where a query does not see a key.
-// The rows start at `query`, the columns at `key`.
-template <typename T, int M>
-__device__ __forceinline__ void shape(Scores<M>& scores, const Head<T>& head, int query, int key,
-                                      bool whole) {
+// The rows start at `first`, the columns at `key`.
+template <typename T, bool GROUPED, int M>
+__device__ __forceinline__ void shape(Scores<M>& scores, const Head<T, GROUPED>& head, int first,
+                                      int key, bool whole) {
   const AttentionScalars& scalars = head.scalars;
   const float cap = scalars.softcap;
   const float scale = cap > 0.0f ? scalars.scale / cap : scalars.scale * kLog2E;
+  // The four rows' bounds and biases are cheaper to compute again than to keep.
+  first = opaque(first);
 #pragma unroll
   for (int i = 0; i < M * 32; ++i) {
     float& s = scores[i / 32][i / 4 % 8][i % 4];
@@ -104,9 +116,11 @@ __device__ __forceinline__ void shape(Scores<M>& scores, const Head<T>& head, in
   }
 #pragma unroll
   for (int i = 0; i < 2 * M; ++i) {
-    const int row = query + 8 * i + fragment_row();
-    if (head.bias != nullptr && row < scalars.queries) {
-      const T* bias = head.bias + 1LL * row * scalars.keys + key + fragment_column();
+    const int row = first + 8 * i + fragment_row();
+    const int query = head.query_of(row);
+    if (head.bias != nullptr && query < scalars.queries) {
+      const T* bias = head.bias + head.head_of(row) * scalars.bias_head +
+                      1LL * query * scalars.keys + key + fragment_column();
       const int keys = scalars.keys - key - fragment_column();
 #pragma unroll
       for (int n = 0; n < 16; ++n) {
@@ -117,13 +131,13 @@ __device__ __forceinline__ void shape(Scores<M>& scores, const Head<T>& head, in
       }
     }
     if (whole) continue;
-    const Range seen = seen_by(scalars, head.sequence, row);
-    const int first = seen.begin - key - fragment_column();
+    const Range seen = seen_by(scalars, head.sequence, query);
+    const int begin = seen.begin - key - fragment_column();
     const int end = seen.end - key - fragment_column();
 #pragma unroll
     for (int n = 0; n < 16; ++n) {
       const int place = n / 2 * 8 + n % 2;
-      if (place < first || place >= end) scores[i / 2][n / 2][i % 2 * 2 + n % 2] = -kInfinity;
+      if (place < begin || place >= end) scores[i / 2][n / 2][i % 2 * 2 + n % 2] = -kInfinity;
     }
   }
 }
@@ -163,15 +177,19 @@ __device__ __forceinline__ void normalise(Scores<M>& scores, Rows<D, M>& rows, f
 }
 
 // Zeros what dropout takes. All lanes take part.
-template <typename T, int M>
-__device__ __forceinline__ void drop(Scores<M>& scores, const Head<T>& head, int query, int key) {
+template <typename T, bool GROUPED, int M>
+__device__ __forceinline__ void drop(Scores<M>& scores, const Head<T, GROUPED>& head, int first,
+                                     int key) {
 #pragma unroll
   for (int m = 0; m < M; ++m) {
     unsigned kept = 0;  // four bits a fragment, so that the generator's code is there once
 #pragma unroll 1
     for (int n = 0; n < kTileKeys / 8; ++n) {
-      const unsigned bits = kept_in_fragment(head.scalars, head.number, query + 16 * m, key + 8 * n);
-      kept |= bits << (4 * n);
+      const int row = first + 16 * m + drawn_row();
+      const int number = head.number + head.head_of(row);
+      const int group = key / 4 + 2 * n + drawn_group();
+      const unsigned drawn = kept_keys(head.scalars, number, head.query_of(row), group);
+      kept |= kept_of_pair(drawn) << (4 * n);
     }
 #pragma unroll
     for (int i = 0; i < 32; ++i) {
@@ -260,16 +278,16 @@ __device__ __forceinline__ void finish(Rows<D, M>& rows, const Head<T>& head, T*
   }
 }
 
-// One tile of 64 keys from `key`, at row `row` of `k` and `v`, once its scores are computed:
-// softmax, dropout, second product. `cleaned`: remove_non_finite took something from the values.
-template <typename T, bool PLAIN, int D, int M>
-__device__ __forceinline__ void absorb(Rows<D, M>& rows, Scores<M>& scores, const Head<T>& head,
-                                       const SwizzledTile<D>& v, int row, int query, int key,
-                                       Sight sight) {
+// One tile of 64 keys from `key`, at row `row` of `v`, once the scores of the rows from `first` are
+// computed: masks, softmax, dropout, second product. All lanes take part.
+template <typename T, bool PLAIN, bool GROUPED, int D, int M>
+__device__ __forceinline__ void absorb(Rows<D, M>& rows, Scores<M>& scores,
+                                       const Head<T, GROUPED>& head, const SwizzledTile<D>& v,
+                                       int row, int first, int key, Sight sight) {
   const AttentionScalars& scalars = head.scalars;
-  if (!PLAIN) shape(scores, head, query, key, sight.whole);
+  if (!PLAIN) shape(scores, head, first, key, sight.whole);
   normalise(scores, rows, PLAIN ? scalars.scale * kLog2E : 1.0f);
-  if (!PLAIN && scalars.dropout_threshold != 0) drop(scores, head, query, key);
+  if (!PLAIN && scalars.dropout_threshold != 0) drop(scores, head, first, key);
   weigh<T, PLAIN>(rows, scores, v, row, scalars.head_dim, sight.keys);
 }
 

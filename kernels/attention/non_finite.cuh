@@ -3,19 +3,15 @@
 // cleaned before the product, and what was removed is added where it may be seen.
 #pragma once
 
+#include "attention/isolation.cuh"
 #include "attention/sequence.cuh"
+#include "common/opaque.cuh"
 #include "common/swizzled_tile.cuh"
 
-__device__ __forceinline__ unsigned exponent_bits(__half) { return 0x7c00u; }
-__device__ __forceinline__ unsigned exponent_bits(__nv_bfloat16) { return 0x7f80u; }
-
-// The word without those of its two elements that are NaN or infinite.
 template <typename T>
-__device__ __forceinline__ unsigned finite_elements(unsigned word) {
-  const unsigned exponent = exponent_bits(T());
-  if ((word & exponent) == exponent) word &= 0xffff0000u;
-  if ((word >> 16 & exponent) == exponent) word &= 0x0000ffffu;
-  return word;
+__device__ __forceinline__ uint4 finite_elements(uint4 of) {
+  return make_uint4(of.x & ~non_finite<T>(of.x), of.y & ~non_finite<T>(of.y),
+                    of.z & ~non_finite<T>(of.z), of.w & ~non_finite<T>(of.w));
 }
 
 // Zeros what is not finite in those chunks that this thread copied by `copy_rows` with the same
@@ -30,8 +26,7 @@ __device__ __forceinline__ bool remove_non_finite(const SwizzledTile<D>& tile, i
   for (int row = thread / kChunks; row < rows; row += threads / kChunks) {
     const unsigned address = tile.chunk(row, column);
     const uint4 is = load_shared(address);
-    const uint4 clean = make_uint4(finite_elements<T>(is.x), finite_elements<T>(is.y),
-                                   finite_elements<T>(is.z), finite_elements<T>(is.w));
+    const uint4 clean = finite_elements<T>(is);
     if (is.x != clean.x || is.y != clean.y || is.z != clean.z || is.w != clean.w) {
       store_shared(address, clean);
       found = true;
@@ -41,26 +36,27 @@ __device__ __forceinline__ bool remove_non_finite(const SwizzledTile<D>& tile, i
 }
 
 // Adds what `remove_non_finite` took from keys [first, end) of `v`, a head's values in global
-// memory, to the rows of queries that see it. `query` is the first row of `out`, C fragments of
-// M x 16 queries by D columns. An infinity stays one whatever positive weight it has.
-template <typename T, int D, int M>
+// memory, to the rows of queries that see it: C fragments of M x 16 rows by D columns, the first of
+// row `row`, which `head` maps to a query. An infinity stays one whatever positive weight it has.
+template <typename T, int D, int M, typename Head>
 __device__ __forceinline__ void restore_non_finite(float (&out)[M][D / 8][4],
-                                                   const AttentionScalars& scalars,
-                                                   const Sequence& sequence, const T* v, int query,
-                                                   int first, int end) {
+                                                   const Head& head, int row, int first, int end) {
+  const AttentionScalars& scalars = head.scalars;
+  // The rows' bounds are cheaper to compute again, this once, than to keep.
+  row = opaque(row);
 #pragma unroll 1
   for (int key = first; key < end; ++key) {
-    const T* row = v + key * scalars.v.token + fragment_column();
+    const T* values = head.v + key * scalars.v.token + fragment_column();
 #pragma unroll
     for (int n = 0; n < D / 8; ++n) {
       if (8 * n >= scalars.head_dim) break;
 #pragma unroll
       for (int i = 0; i < 2 * M; ++i) {
-        const int place = query + 16 * (i / 2) + 8 * (i % 2) + fragment_row();
-        const bool seen = contains(seen_by(scalars, sequence, place), key);
+        const int query = head.query_of(row + 8 * i + fragment_row());
+        const bool seen = contains(seen_by(scalars, head.sequence, query), key);
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-          const float value = to_float(row[8 * n + e]);
+          const float value = to_float(values[8 * n + e]);
           if (seen && !isfinite(value)) out[i / 2][n][i % 2 * 2 + e] += value;
         }
       }

@@ -3,6 +3,7 @@
 mod method;
 
 use super::OP;
+use super::buffers::{check_alignment, check_length, check_span, from_offset};
 use super::scalars::{Blocks, Scalars};
 use crate::cuda::context::driver_error;
 use crate::cuda::launch::{Kernel, Launch, OptionalArgument};
@@ -10,7 +11,7 @@ use crate::cuda::{Buffer, Context, Properties, workspace};
 use crate::dtype::{DType, Float};
 use crate::error::{Error, Result};
 use crate::params::Attention;
-use crate::params::attention::{Geometry, Layout, Mask, Qkv};
+use crate::params::attention::{Geometry, Mask, Qkv};
 use cudarc::driver::{CudaView, CudaViewMut, DevicePtr, DevicePtrMut, PushKernelArg};
 use method::Method;
 use std::fmt;
@@ -30,6 +31,7 @@ pub struct Plan {
     blocks: Blocks,
     method: Method,
     launch: Launch,
+    combine: Option<(Blocks, Launch)>,
 }
 
 impl Plan {
@@ -64,12 +66,13 @@ impl Plan {
             blocks,
             method,
             launch,
+            combine: method.combine(geometry, dtype)?,
         })
     }
 
-    /// Bytes of workspace.
+    /// Bytes of workspace: the results of shares of the keys, where these are split.
     pub fn workspace_bytes(&self) -> usize {
-        0
+        self.method.partial_bytes(&self.geometry).iter().sum()
     }
 }
 
@@ -83,7 +86,11 @@ impl fmt::Display for Plan {
              {dim}] {}",
             self.dtype
         )?;
-        write!(f, "  {}: {}", self.launch, self.method)
+        write!(f, "  {}: {}", self.launch, self.method)?;
+        match &self.combine {
+            Some((_, combine)) => write!(f, "\n  {combine}: adds the shares in order"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -131,18 +138,42 @@ pub fn launch<T: Float>(
     builder.optional(&offsets_q).optional(&offsets_k);
     builder.arg(&q).arg(&k).arg(&v);
     builder.optional(&arguments.mask.bias);
-    builder.arg(&mut out).arg(&mut arguments.lse);
-    // SAFETY: the kernels take these structs, by value, and then these pointers. They read queries,
-    // keys and values, and write the output, within their layouts, whose spans the buffers were
-    // checked to hold at 16-byte alignment; bias, lengths, offsets and log-sum-exps have the
-    // lengths that the geometry gives, and what the integers say is clamped to the extents.
+    let [partial_bytes, _] = plan.method.partial_bytes(geometry);
+    let (mut partial, mut weights) = arguments.workspace.split_at_mut(partial_bytes);
+    let (key_rows, splits);
+    match plan.method {
+        Method::Tiled { .. } | Method::F32 { .. } => {
+            builder.arg(&mut out).arg(&mut arguments.lse);
+        }
+        Method::Short { key_rows: rows, .. } => {
+            key_rows = rows as i32;
+            builder.arg(&mut out).arg(&mut arguments.lse).arg(&key_rows);
+        }
+        Method::Split { splits: count, .. } => {
+            splits = count as i32;
+            builder.arg(&mut partial).arg(&mut weights).arg(&splits);
+        }
+    }
+    // SAFETY: the kernels take these structs, by value, then these pointers, and what their method
+    // adds. They read queries, keys and values, and write the output, within their layouts, whose
+    // spans the buffers were checked to hold at 16-byte alignment; bias, lengths, offsets and
+    // log-sum-exps have the lengths that the geometry gives, what the integers say is clamped to
+    // the extents, and the workspace was checked to hold both pieces that are written to it.
     unsafe { builder.launch(plan.launch.config()) }.map_err(driver_error("launching a kernel"))?;
+    let Some((blocks, combine)) = &plan.combine else {
+        return Ok(());
+    };
+    let parts = plan.method.parts() as i32;
+    let function = context.function_for(combine)?;
+    let mut builder = context.stream().launch_builder(&function);
+    builder.arg(&plan.scalars).arg(blocks);
+    builder.optional(&arguments.mask.kv_lengths);
+    builder.optional(&offsets_q).optional(&offsets_k);
+    builder.arg(&mut partial).arg(&mut weights).arg(&parts);
+    builder.arg(&mut out).arg(&mut arguments.lse);
+    // SAFETY: as above; it reads what the first launch wrote, of the same parts.
+    unsafe { builder.launch(combine.config()) }.map_err(driver_error("launching a kernel"))?;
     Ok(())
-}
-
-/// The part of a buffer that its layout starts at; an empty one for no elements at all.
-fn from_offset<'a, T>(view: &'a CudaView<'_, T>, layout: &Layout) -> CudaView<'a, T> {
-    view.slice(layout.offset.min(view.len())..)
 }
 
 /// Checks the buffers against the plan.
@@ -184,36 +215,6 @@ fn check<T: Float>(context: &Context, plan: &Plan, arguments: &mut Arguments<'_,
         check_length(argument, length, packed.then_some(of_batch + 1))?;
     }
     workspace::check(OP, context, &arguments.workspace, plan.workspace_bytes())
-}
-
-/// A buffer is there exactly where one is `expected`, and as long.
-fn check_length(argument: &str, is: Option<usize>, expected: Option<usize>) -> Result<()> {
-    if is == expected {
-        return Ok(());
-    }
-    let text = |length: Option<usize>| match length {
-        Some(length) => format!("{length} elements"),
-        None => "absent".to_owned(),
-    };
-    Err(Error::input(OP, argument, text(expected), text(is)))
-}
-
-fn check_span(argument: &str, is: usize, layout: &Layout, extents: [usize; 4]) -> Result<()> {
-    match layout.span(extents) {
-        Some(span) if is >= span => Ok(()),
-        span => {
-            let rule = format!("at least {} elements", span.unwrap_or(usize::MAX));
-            Err(Error::input(OP, argument, rule, is))
-        }
-    }
-}
-
-fn check_alignment(argument: &str, address: u64) -> Result<()> {
-    if address.is_multiple_of(16) {
-        return Ok(());
-    }
-    let value = format!("{address:#x}");
-    Err(Error::input(OP, argument, "aligned to 16 bytes", value))
 }
 
 /// Output, in a buffer that the geometry's layout covers, and log-sum-exp of whole buffers. See
