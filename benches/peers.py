@@ -94,6 +94,62 @@ def nms(device):
         yield f"nms [{images} x {boxes}] 80 classes", "batched_nms", timed(keep, device)
 
 
+def cummax_pool(grid, axis, from_end):
+    """mmcv's corner pooling."""
+    if not from_end:
+        return grid.cummax(axis).values
+    return grid.flip(axis).cummax(axis).values.flip(axis)
+
+
+def corner_pool(device):
+    """Yields (case, variant, seconds): the pools by torch.cummax, in the layout of the case."""
+    for batch, dtype, name, last, top in [
+        (1, torch.float32, "f32", True, True),
+        (1, torch.float32, "f32", True, False),
+        (1, torch.float32, "f32", False, True),
+        (1, torch.float32, "f32", False, False),
+        (8, torch.bfloat16, "bf16", True, True),
+        (8, torch.bfloat16, "bf16", True, False),
+    ]:
+        if device == "cpu" and batch > 1:
+            continue
+        shape = [batch, 128, 128, 128]
+        grid = torch.randn(shape, device=device).to(dtype).requires_grad_()
+        upstream = torch.randn(shape, device=device).to(dtype)
+        axis = (1 if top else 2) + (0 if last else 1)
+        layout = "BHWC" if last else "BCHW"
+        case = f"corner_pool {layout} {shape} {name} {'Top' if top else 'Left'}"
+
+        def pool():
+            with torch.no_grad():
+                cummax_pool(grid, axis, True)
+
+        def gradient():
+            grid.grad = None
+            cummax_pool(grid, axis, True).backward(upstream)
+
+        yield case, "cummax", timed(pool, device)
+        yield f"{case} and gradient", "cummax", timed(gradient, device)
+    for batch, dtype, name in [(1, torch.float32, "f32"), (8, torch.bfloat16, "bf16")]:
+        if device == "cpu" and batch > 1:
+            continue
+        shape = [batch, 128, 128, 128]
+        maps = [torch.randn(shape, device=device).to(dtype).requires_grad_() for _ in range(2)]
+        upstream = torch.randn(shape, device=device).to(dtype)
+
+        def pair():
+            with torch.no_grad():
+                cummax_pool(maps[0], 1, True) + cummax_pool(maps[1], 2, True)
+
+        def gradients():
+            for grid in maps:
+                grid.grad = None
+            (cummax_pool(maps[0], 1, True) + cummax_pool(maps[1], 2, True)).backward(upstream)
+
+        yield f"corner_pool_pair {shape} {name}", "cummax", timed(pair, device)
+        yield f"corner_pool_pair {shape} {name} and gradients", "cummax", timed(gradients, device)
+
+
 def ours(path):
     """Seconds by (case, device), from the summary lines of `cargo bench`."""
     line = re.compile(r"^(.*) on (cpu|cuda) \(.*\): ([0-9.]+) ms, ")
@@ -109,7 +165,7 @@ def main():
         if device == "cuda" and not torch.cuda.is_available():
             print("not measured: cuda: torch finds no GPU")
             continue
-        for case, variant, seconds in itertools.chain(nms(device), sigmoid_focal_loss(device)):
+        for case, variant, seconds in itertools.chain(corner_pool(device), nms(device), sigmoid_focal_loss(device)):
             mine = times.get((case, device))
             ratio = f", {seconds / mine:.1f} times ocelli's {1e3 * mine:.3f} ms" if mine else ""
             print(f"{case} on {device}: torchvision {variant} {1e3 * seconds:.3f} ms{ratio}", flush=True)

@@ -6,6 +6,7 @@
 //! same device just before.
 
 mod bench;
+mod corner_pool;
 mod nms;
 mod sigmoid_focal_loss;
 
@@ -13,6 +14,7 @@ use bench::Bench;
 
 fn main() {
     let mut bench = Bench::new();
+    corner_pool::run(&mut bench);
     nms::run(&mut bench);
     sigmoid_focal_loss::run(&mut bench);
     bench.finish();

@@ -54,6 +54,51 @@ pub(super) fn ln_1p(t: f32) -> f32 {
     series * t
 }
 
+/// Loss `p^gamma * -ln(1 - p)` and its slope at `z`, `p` being the sigmoid of `z`: the probability of the
+/// wrong answer, towards which `z` grows. `STANDARD`: `gamma` is taken as 2 and `smoothed`, half a label
+/// smoothing, as 0.
+///
+/// With `t = exp(-|z|)`, one exponential gives both tails exactly: `sigmoid(|z|) = 1 / (1 + t)`,
+/// `sigmoid(-|z|) = t / (1 + t)` and `softplus(z) = max(z, 0) + ln(1 + t)`.
+#[inline(always)]
+pub(super) fn focal<const STANDARD: bool>(z: f32, gamma: f32, smoothed: f32) -> (f32, f32) {
+    let t = exp_of_minus(z.abs());
+    let larger = 1.0 / (1.0 + t);
+    let smaller = t * larger;
+    let (wrong, right) = if z < 0.0 {
+        (smaller, larger)
+    } else {
+        (larger, smaller)
+    };
+    let softplus = (if z > 0.0 { z } else { 0.0 }) + ln_1p(t);
+    let (gamma, smoothed) = if STANDARD {
+        (2.0, 0.0)
+    } else {
+        (gamma, smoothed)
+    };
+    let entropy = if STANDARD || smoothed == 0.0 {
+        softplus
+    } else {
+        softplus - smoothed * z
+    };
+    let focus = if STANDARD {
+        wrong * wrong
+    } else {
+        wrong.powf(gamma)
+    };
+    // At infinity `right` is 0, and 0 times the largest number is the limit that 0 times infinity is
+    // not.
+    let bounded = if entropy > f32::MAX {
+        f32::MAX
+    } else {
+        entropy
+    };
+    (
+        focus * entropy,
+        focus * (gamma * right * bounded + wrong - smoothed),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

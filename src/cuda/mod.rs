@@ -8,7 +8,10 @@
 
 mod buffer;
 mod context;
+pub mod corner_pool;
+pub mod corner_targets;
 mod divisor;
+pub mod heatmap_focal_loss;
 mod image;
 mod launch;
 pub mod nms;
@@ -25,7 +28,10 @@ pub use workspace::WORKSPACE_ALIGNMENT;
 
 /// Every kernel that the host side launches.
 pub fn kernels() -> Vec<Kernel> {
-    nms::kernels()
+    corner_pool::kernels()
+        .chain(corner_targets::kernels())
+        .chain(heatmap_focal_loss::kernels())
+        .chain(nms::kernels())
         .chain(sigmoid_focal_loss::kernels())
         .collect()
 }

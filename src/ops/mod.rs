@@ -2,9 +2,20 @@
 //! device of its tensors.
 
 mod check;
+mod corner_pool;
+mod corner_targets;
+mod heatmap_focal_loss;
 mod nms;
 mod sigmoid_focal_loss;
 
+pub use corner_pool::{
+    PairBits, corner_pool, corner_pool_backward, corner_pool_pair, corner_pool_pair_backward,
+    corner_pool_pair_with_bits, corner_pool_with_bits,
+};
+pub use corner_targets::{CornerMaps, corner_targets};
+pub use heatmap_focal_loss::{
+    HeatmapTargets, heatmap_focal_loss, heatmap_focal_loss_with_gradient,
+};
 pub use nms::{Kept, nms};
 pub use sigmoid_focal_loss::{sigmoid_focal_loss, sigmoid_focal_loss_with_gradient};
 

@@ -7,5 +7,6 @@ mod device;
 #[cfg(feature = "cuda")]
 mod simulator;
 
+mod corner_pool;
 mod nms;
 mod sigmoid_focal_loss;

@@ -1,15 +1,18 @@
 //! `ocelli op`: one op on the tensors of a file.
 
+mod corner_pool;
+mod corner_pool_pair;
 mod nms;
 mod sigmoid_focal_loss;
 
 use crate::settings::Settings;
 use crate::target::{self, Choice, Target};
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use ocelli::io::{TensorFile, write_tensors};
 use ocelli::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Named results.
 type Outputs = BTreeMap<String, Tensor>;
@@ -22,7 +25,12 @@ struct Op {
     run: fn(&Call) -> Result<Outputs>,
 }
 
-const OPS: [Op; 2] = [nms::OP, sigmoid_focal_loss::OP];
+const OPS: [Op; 4] = [
+    corner_pool::OP,
+    corner_pool_pair::OP,
+    nms::OP,
+    sigmoid_focal_loss::OP,
+];
 
 /// Arguments of `ocelli op`.
 #[derive(clap::Args)]
@@ -115,6 +123,15 @@ impl Call {
             Target::Device(device) => Ok(tensor.to_device(device)?),
         }
     }
+}
+
+/// A setting without a default.
+fn required<T: FromStr<Err = String>>(settings: &Settings, key: &str) -> Result<T> {
+    let Some(value) = settings.optional::<String>(key)? else {
+        bail!("--set {key}=.. is missing");
+    };
+    let parsed = value.parse::<T>();
+    parsed.map_err(|rule| anyhow!("--set {key}={value}: {rule}"))
 }
 
 /// The values of a float tensor on the CPU, as the reference takes them.
