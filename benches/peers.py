@@ -150,6 +150,62 @@ def corner_pool(device):
         yield f"corner_pool_pair {shape} {name} and gradients", "cummax", timed(gradients, device)
 
 
+def official_heatmap_loss(logits, target):
+    """CornerNet's loss with its clamp, over as many positives as there are."""
+    p = torch.clamp(torch.sigmoid(logits), 1e-4, 1 - 1e-4)
+    positive, negative = target.eq(1), target.lt(1)
+    of_positives = torch.log(p[positive]) * (1 - p[positive]) ** 2
+    of_negatives = torch.log(1 - p[negative]) * p[negative] ** 2 * (1 - target[negative]) ** 4
+    return -(of_positives.sum() + of_negatives.sum()) / positive.sum()
+
+
+def heatmap_focal_loss(device):
+    """Yields (case, variant, seconds): loss and gradient, the target given for nothing."""
+    for batch, dtype, name in [(1, torch.float32, "f32"), (8, torch.float32, "f32"), (8, torch.bfloat16, "bf16")]:
+        shape = [batch, 128, 128, CLASSES]
+        logits = (1.5 * torch.randn(shape, device=device) - 2.19).to(dtype).requires_grad_()
+        target = torch.zeros(shape, device=device)
+        target.view(-1)[:: 128 * 128 * CLASSES // 30] = 1.0
+
+        def gradient():
+            logits.grad = None
+            official_heatmap_loss(logits, target).backward()
+
+        seconds = timed(gradient, device)
+        for form in ["map", "boxes"]:
+            yield f"heatmap_focal_loss {shape} {name} {form}", "official loss", seconds
+
+
+def official_embedding_loss(first, last):
+    n = first.shape[1]
+    mean = (first + last) / 2
+    pull = (((first - mean) ** 2 + (last - mean) ** 2) / (n + 1e-4)).sum()
+    near = torch.relu(1 - (mean[:, None] - mean[:, :, None]).abs())
+    return 0.1 * pull + 0.1 * ((near - 1 / (n + 1e-4)) / (n * (n - 1) + 1e-4)).sum()
+
+
+def corner_losses(device):
+    """Yields (case, variant, seconds): losses and gradients of 30 boxes an image, gathered by index."""
+    batch, boxes, cells = 8, 30, 128 * 128
+    random = lambda *shape: torch.randn(*shape, device=device)
+    indices = [torch.randint(0, cells, (batch, boxes), device=device) for _ in range(2)]
+    maps = [random(batch, cells).requires_grad_() for _ in range(2)]
+    offsets, targets = random(batch, cells, 2).requires_grad_(), random(batch, boxes, 2)
+
+    def embedding():
+        maps[0].grad = maps[1].grad = None
+        official_embedding_loss(*[maps[i].gather(1, indices[i]) for i in range(2)]).backward()
+
+    def offset():
+        offsets.grad = None
+        picked = offsets.gather(1, indices[0][..., None].expand(-1, -1, 2))
+        loss = torch.nn.functional.smooth_l1_loss(picked, targets, reduction="sum")
+        (loss / (batch * boxes + 1e-4)).backward()
+
+    yield "corner_embedding_loss [8, 128, 128] f32", "official loss", timed(embedding, device)
+    yield "corner_offset_loss [8, 128, 128] f32", "official loss", timed(offset, device)
+
+
 def ours(path):
     """Seconds by (case, device), from the summary lines of `cargo bench`."""
     line = re.compile(r"^(.*) on (cpu|cuda) \(.*\): ([0-9.]+) ms, ")
@@ -165,7 +221,7 @@ def main():
         if device == "cuda" and not torch.cuda.is_available():
             print("not measured: cuda: torch finds no GPU")
             continue
-        for case, variant, seconds in itertools.chain(corner_pool(device), nms(device), sigmoid_focal_loss(device)):
+        for case, variant, seconds in itertools.chain(corner_losses(device), corner_pool(device), heatmap_focal_loss(device), nms(device), sigmoid_focal_loss(device)):
             mine = times.get((case, device))
             ratio = f", {seconds / mine:.1f} times ocelli's {1e3 * mine:.3f} ms" if mine else ""
             print(f"{case} on {device}: torchvision {variant} {1e3 * seconds:.3f} ms{ratio}", flush=True)

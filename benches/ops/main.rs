@@ -6,7 +6,9 @@
 //! same device just before.
 
 mod bench;
+mod corner_losses;
 mod corner_pool;
+mod heatmap_focal_loss;
 mod nms;
 mod sigmoid_focal_loss;
 
@@ -14,7 +16,9 @@ use bench::Bench;
 
 fn main() {
     let mut bench = Bench::new();
+    corner_losses::run(&mut bench);
     corner_pool::run(&mut bench);
+    heatmap_focal_loss::run(&mut bench);
     nms::run(&mut bench);
     sigmoid_focal_loss::run(&mut bench);
     bench.finish();

@@ -8,6 +8,8 @@
 
 mod buffer;
 mod context;
+pub mod corner_embedding_loss;
+pub mod corner_offset_loss;
 pub mod corner_pool;
 pub mod corner_targets;
 mod divisor;
@@ -28,7 +30,9 @@ pub use workspace::WORKSPACE_ALIGNMENT;
 
 /// Every kernel that the host side launches.
 pub fn kernels() -> Vec<Kernel> {
-    corner_pool::kernels()
+    corner_embedding_loss::kernels()
+        .chain(corner_offset_loss::kernels())
+        .chain(corner_pool::kernels())
         .chain(corner_targets::kernels())
         .chain(heatmap_focal_loss::kernels())
         .chain(nms::kernels())

@@ -1,5 +1,6 @@
 //! Heatmap focal loss.
 
+use super::corner_embedding_loss::check_upstream;
 use super::corner_targets::check_boxes;
 use super::{check, on_device, with_float};
 use crate::cpu;
@@ -110,11 +111,7 @@ pub fn heatmap_focal_loss_with_gradient(
 ) -> Result<(Tensor, Tensor)> {
     let shape = checked(logits, targets, params)?;
     let device = logits.device();
-    if let Some(upstream) = upstream {
-        check::device(OP, "upstream", upstream, &device)?;
-        check::dtype(OP, "upstream", upstream, DType::F32)?;
-        check::shape(OP, "upstream", upstream, &[1])?;
-    }
+    check_upstream(OP, upstream, &device)?;
     on_device!(&device,
         cpu => with_float!(OP, "logits", logits, T => {
             let scale = upstream.map_or(Ok(1.0), |scalar| Ok(scalar.as_slice::<f32>()?[0]))?;

@@ -2,12 +2,16 @@
 //! device of its tensors.
 
 mod check;
+mod corner_embedding_loss;
+mod corner_offset_loss;
 mod corner_pool;
 mod corner_targets;
 mod heatmap_focal_loss;
 mod nms;
 mod sigmoid_focal_loss;
 
+pub use corner_embedding_loss::{corner_embedding_loss, corner_embedding_loss_with_gradient};
+pub use corner_offset_loss::{corner_offset_loss, corner_offset_loss_with_gradient};
 pub use corner_pool::{
     PairBits, corner_pool, corner_pool_backward, corner_pool_pair, corner_pool_pair_backward,
     corner_pool_pair_with_bits, corner_pool_with_bits,

@@ -1,11 +1,15 @@
 //! Scalars of the ops, with their defaults and the values they may take.
 
+mod corner_embedding_loss;
+mod corner_offset_loss;
 mod corner_pool;
 pub(crate) mod corner_targets;
 mod heatmap_focal_loss;
 pub(crate) mod nms;
 mod sigmoid_focal_loss;
 
+pub use corner_embedding_loss::CornerEmbeddingLoss;
+pub use corner_offset_loss::CornerOffsetLoss;
 pub use corner_pool::{Corner, Direction, Layout, Scan};
 pub use corner_targets::CornerTargets;
 pub(crate) use heatmap_focal_loss::Clamp;

@@ -4,12 +4,14 @@
 //! Everything else is tested against it. It is slow, uses nothing else of the crate, and shares no
 //! formula with the backends where the mathematics leaves a choice.
 
+mod corner_losses;
 mod corner_pool;
 mod corner_targets;
 mod heatmap_focal_loss;
 mod nms;
 mod sigmoid_focal_loss;
 
+pub use corner_losses::{offset_loss, pull_and_push};
 pub use corner_pool::{Lines, corner_pool, corner_pool_gradient, corner_pool_winners};
 pub use corner_targets::{CornerMaps, CornerTargets, corner_targets, gaussian_radius};
 pub use heatmap_focal_loss::{HeatmapFocalLoss, heatmap_focal_loss};

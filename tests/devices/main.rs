@@ -7,6 +7,9 @@ mod device;
 #[cfg(feature = "cuda")]
 mod simulator;
 
+mod corner_losses;
 mod corner_pool;
+mod corner_targets;
+mod heatmap_focal_loss;
 mod nms;
 mod sigmoid_focal_loss;

@@ -2,6 +2,7 @@
 
 mod corner_pool;
 mod corner_pool_pair;
+mod heatmap_focal_loss;
 mod nms;
 mod sigmoid_focal_loss;
 
@@ -25,9 +26,10 @@ struct Op {
     run: fn(&Call) -> Result<Outputs>,
 }
 
-const OPS: [Op; 4] = [
+const OPS: [Op; 5] = [
     corner_pool::OP,
     corner_pool_pair::OP,
+    heatmap_focal_loss::OP,
     nms::OP,
     sigmoid_focal_loss::OP,
 ];
@@ -89,6 +91,11 @@ impl Call {
     /// An input, cast to `--dtype` where it is a float, where the op computes.
     fn input(&self, name: &str) -> Result<Tensor> {
         self.place(self.rounded(name)?)
+    }
+
+    /// An input as it is stored, where the op computes: `--dtype` does not round it.
+    fn exact_input(&self, name: &str) -> Result<Tensor> {
+        self.place(self.inputs.tensor(name)?)
     }
 
     /// As [`input`](Self::input), for one that may be missing.

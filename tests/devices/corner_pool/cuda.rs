@@ -121,9 +121,9 @@ fn a_graph_replays_the_op() {
         let Target::Cuda(device) = target else {
             continue;
         };
+        let device = &device.for_capture();
         let case = cornernet(40, 8, Direction::Left, Layout::ChannelsLast);
         let expected = run::<bf16>(device, &case);
-        device.context.preload().unwrap();
         let mut call = Call::<bf16>::new(&device.context, &case);
         let stream = device.context.stream();
         stream
