@@ -8,6 +8,7 @@
 mod bench;
 mod nms;
 mod sigmoid_focal_loss;
+mod soft_nms;
 
 use bench::Bench;
 
@@ -15,5 +16,6 @@ fn main() {
     let mut bench = Bench::new();
     nms::run(&mut bench);
     sigmoid_focal_loss::run(&mut bench);
+    soft_nms::run(&mut bench);
     bench.finish();
 }

@@ -6,3 +6,4 @@
 mod math;
 pub mod nms;
 pub mod sigmoid_focal_loss;
+pub mod soft_nms;

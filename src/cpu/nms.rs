@@ -26,14 +26,15 @@ pub struct Batch<'a> {
 }
 
 /// The boxes of one image that take part.
-struct Image<'a> {
-    boxes: &'a [[f32; 4]],
-    scores: &'a [f32],
-    classes: Option<&'a [i32]>,
+pub(super) struct Image<'a> {
+    pub(super) boxes: &'a [[f32; 4]],
+    pub(super) scores: &'a [f32],
+    pub(super) classes: Option<&'a [i32]>,
 }
 
 impl<'a> Batch<'a> {
-    fn check(&self) -> Result<()> {
+    /// Lengths must fit each other.
+    pub(super) fn check(&self, op: &'static str) -> Result<()> {
         let all = self.images * self.boxes_per_image;
         let lengths = [
             ("boxes", Some(self.boxes.len()), 4 * all),
@@ -44,13 +45,13 @@ impl<'a> Batch<'a> {
         for (argument, len, expected) in lengths {
             if len.is_some_and(|len| len != expected) {
                 let rule = format!("{expected} elements");
-                return Err(Error::input(OP, argument, rule, len.unwrap_or_default()));
+                return Err(Error::input(op, argument, rule, len.unwrap_or_default()));
             }
         }
         Ok(())
     }
 
-    fn image(&self, index: usize) -> Image<'a> {
+    pub(super) fn image(&self, index: usize) -> Image<'a> {
         let first = index * self.boxes_per_image;
         let live = self.counts.map_or(self.boxes_per_image, |counts| {
             (counts[index].max(0) as usize).min(self.boxes_per_image)
@@ -70,7 +71,7 @@ impl<'a> Batch<'a> {
 /// # Errors
 /// When lengths do not fit each other, or a scalar is out of its range.
 pub fn nms(batch: Batch<'_>, params: &Nms) -> Result<(Vec<i32>, Vec<i32>)> {
-    batch.check()?;
+    batch.check(OP)?;
     let max_output = params.check(batch.boxes_per_image)?;
     let mut indices = vec![-1; batch.images * max_output];
     let mut counts = vec![0; batch.images];

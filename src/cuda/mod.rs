@@ -13,6 +13,7 @@ mod image;
 mod launch;
 pub mod nms;
 pub mod sigmoid_focal_loss;
+pub mod soft_nms;
 mod workspace;
 
 pub use buffer::Buffer;
@@ -27,5 +28,6 @@ pub use workspace::WORKSPACE_ALIGNMENT;
 pub fn kernels() -> Vec<Kernel> {
     nms::kernels()
         .chain(sigmoid_focal_loss::kernels())
+        .chain(soft_nms::kernels())
         .collect()
 }

@@ -4,9 +4,11 @@
 mod check;
 mod nms;
 mod sigmoid_focal_loss;
+mod soft_nms;
 
 pub use nms::{Kept, nms};
 pub use sigmoid_focal_loss::{sigmoid_focal_loss, sigmoid_focal_loss_with_gradient};
+pub use soft_nms::{SoftKept, soft_nms};
 
 /// Runs the arm of `$device`. Without the feature `cuda` no context exists, and its arm is not
 /// compiled.

@@ -2,9 +2,11 @@
 
 pub(crate) mod nms;
 mod sigmoid_focal_loss;
+mod soft_nms;
 
 pub use nms::Nms;
 pub use sigmoid_focal_loss::SigmoidFocalLoss;
+pub use soft_nms::{SoftNms, SoftNmsMethod};
 
 use crate::error::{Error, Result};
 

@@ -6,6 +6,8 @@
 
 mod nms;
 mod sigmoid_focal_loss;
+mod soft_nms;
 
 pub use nms::{Nms, iou, nms};
 pub use sigmoid_focal_loss::{SigmoidFocalLoss, sigmoid_focal_loss};
+pub use soft_nms::{SoftNms, SoftNmsDecay, soft_nms};

@@ -9,3 +9,4 @@ mod simulator;
 
 mod nms;
 mod sigmoid_focal_loss;
+mod soft_nms;

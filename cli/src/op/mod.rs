@@ -2,6 +2,7 @@
 
 mod nms;
 mod sigmoid_focal_loss;
+mod soft_nms;
 
 use crate::settings::Settings;
 use crate::target::{self, Choice, Target};
@@ -22,7 +23,7 @@ struct Op {
     run: fn(&Call) -> Result<Outputs>,
 }
 
-const OPS: [Op; 2] = [nms::OP, sigmoid_focal_loss::OP];
+const OPS: [Op; 3] = [nms::OP, sigmoid_focal_loss::OP, soft_nms::OP];
 
 /// Arguments of `ocelli op`.
 #[derive(clap::Args)]
