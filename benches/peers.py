@@ -133,6 +133,44 @@ def soft_nms(device):
         yield f"soft_nms [{images} x {boxes}] 80 classes", "a PyTorch loop", timed(keep, device)
 
 
+def corners(heat, tag, offset):
+    """The best 100 corners of CornerNet's maps, [B, H, W, ..] here: scores, classes, x, y, tags."""
+    heat = torch.sigmoid(heat.permute(0, 3, 1, 2).float())
+    images, _, height, width = heat.shape
+    heat = heat * (torch.nn.functional.max_pool2d(heat, 3, stride=1, padding=1) == heat)
+    scores, order = heat.reshape(images, -1).topk(100)
+    cell = order % (height * width)
+    at = lambda values: values.reshape(images, height * width, -1).gather(1, cell[..., None].expand(-1, -1, values.shape[-1]))
+    offset = at(offset)
+    x, y = cell % width + offset[..., 0], torch.div(cell, width, rounding_mode="floor") + offset[..., 1]
+    return scores, torch.div(order, height * width, rounding_mode="floor"), x, y, at(tag)[..., 0]
+
+
+def decoded(tl, br):
+    """CornerNet's decoding as it is composed of PyTorch ops: the best 1000 boxes, scores and classes."""
+    tl_score, tl_class, tl_x, tl_y, tl_tag = (v[:, :, None] for v in corners(*tl))
+    br_score, br_class, br_x, br_y, br_tag = (v[:, None, :] for v in corners(*br))
+    bad = (tl_class != br_class) | ((tl_tag - br_tag).abs() > 0.5) | (br_x < tl_x) | (br_y < tl_y)
+    score, order = torch.where(bad, -1.0, (tl_score + br_score) / 2).flatten(1).topk(1000)
+    pick = lambda v: v.expand(bad.shape).flatten(1).gather(1, order)
+    return torch.stack([pick(tl_x), pick(tl_y), pick(br_x), pick(br_y)], -1), score, pick(tl_class)
+
+
+def corner_decode(device):
+    """Yields (case, variant, seconds)."""
+    for images, dtype, name in [(1, torch.float32, "f32"), (1, torch.float16, "f16"), (8, torch.float16, "f16")]:
+        generator = torch.Generator(device).manual_seed(1)
+        random = lambda *last: torch.randn(images, 128, 128, *last, generator=generator, device=device)
+        maps = [(2 * random(80) - 6, random(1), random(2) / 4) for _ in range(2)]
+        tl, br = ([v.to(dtype) for v in kind] for kind in maps)
+        functions = {"PyTorch eager": decoded}
+        if device == "cuda":
+            functions["PyTorch compiled"] = torch.compile(decoded)
+        for variant, function in functions.items():
+            seconds = timed(lambda: function(tl, br), device)
+            yield f"corner_decode [{images} x 128 x 128 x 80] {name}", variant, seconds
+
+
 def ours(path):
     """Seconds by (case, device), from the summary lines of `cargo bench`."""
     line = re.compile(r"^(.*) on (cpu|cuda) \(.*\): ([0-9.]+) ms, ")
@@ -148,7 +186,7 @@ def main():
         if device == "cuda" and not torch.cuda.is_available():
             print("not measured: cuda: torch finds no GPU")
             continue
-        for case, variant, seconds in itertools.chain(nms(device), soft_nms(device), sigmoid_focal_loss(device)):
+        for case, variant, seconds in itertools.chain(corner_decode(device), nms(device), soft_nms(device), sigmoid_focal_loss(device)):
             mine = times.get((case, device))
             ratio = f", {seconds / mine:.1f} times ocelli's {1e3 * mine:.3f} ms" if mine else ""
             print(f"{case} on {device}: {variant} {1e3 * seconds:.3f} ms{ratio}", flush=True)

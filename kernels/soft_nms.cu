@@ -14,7 +14,7 @@
 
 #include "common/box.cuh"
 #include "common/candidates.cuh"
-#include "common/exact.cuh"
+#include "common/exact_double.cuh"
 #include "common/reduce.cuh"
 
 #include <climits>

@@ -6,6 +6,7 @@
 //! same device just before.
 
 mod bench;
+mod corner_decode;
 mod nms;
 mod sigmoid_focal_loss;
 mod soft_nms;
@@ -14,6 +15,7 @@ use bench::Bench;
 
 fn main() {
     let mut bench = Bench::new();
+    corner_decode::run(&mut bench);
     nms::run(&mut bench);
     sigmoid_focal_loss::run(&mut bench);
     soft_nms::run(&mut bench);

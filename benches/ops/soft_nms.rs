@@ -34,7 +34,9 @@ pub fn run(bench: &mut Bench) {
             let inputs = inputs(device, images, boxes);
             check(&inputs, &params);
             let [boxes, scores, classes] = inputs;
-            move || drop(soft_nms(&boxes, &scores, Some(&classes), None, &params).expect("a result"))
+            move || {
+                drop(soft_nms(&boxes, &scores, Some(&classes), None, &params).expect("a result"))
+            }
         });
     }
 }

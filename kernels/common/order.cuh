@@ -18,12 +18,6 @@ __device__ __forceinline__ Key sort_key(float score, int index) {
 
 __device__ __forceinline__ int key_index(Key key) { return static_cast<int>(key & 0xffffffffu); }
 
-// The score in a key; -0 comes back as 0.
-__device__ __forceinline__ float key_score(Key key) {
-  const unsigned ordered = ~static_cast<unsigned>(key >> 32);
-  return __uint_as_float(ordered >> 31 ? ordered & 0x7fffffffu : ~ordered);
-}
-
 // Sorts `length` keys (a power of two) in shared memory ascending. All threads of the block take
 // part, and all may read the result: it starts and ends with a barrier.
 __device__ inline void block_sort(Key* keys, int length) {

@@ -33,7 +33,7 @@ pub(super) fn exp_of_minus(a: f32) -> f32 {
 
 /// `exp(-a)` for `a >= 0`, to 4e-16 relative; exp(-110) from `a = 110` on, which is 0 as `f32`.
 ///
-/// As [`exp_of_minus`], with the Taylor series to `r^12`, within 2e-16. `kernels/common/exact.cuh` has the same
+/// As [`exp_of_minus`], with the Taylor series to `r^12`, within 2e-16. `kernels/common/exact_double.cuh` has the same
 /// operations in the same order, so that both give the same bits.
 #[inline(always)]
 pub(super) fn exp_of_minus_f64(a: f64) -> f64 {

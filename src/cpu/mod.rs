@@ -3,7 +3,9 @@
 //! Results do not depend on the number of threads, nor on which vector instructions the processor
 //! has. This module knows neither tensors nor the CUDA backend.
 
+pub mod corner_decode;
 mod math;
 pub mod nms;
+mod order;
 pub mod sigmoid_focal_loss;
 pub mod soft_nms;

@@ -1,5 +1,6 @@
 //! Non-maximum suppression: sorted keys, one greedy pass a class, classes and images in parallel.
 
+use super::order::sort_key;
 use crate::error::{Error, Result};
 use crate::params::Nms;
 use rayon::prelude::*;
@@ -134,13 +135,7 @@ fn key(image: &Image<'_>, index: usize, score_threshold: Option<f32>) -> Option<
     let takes_part = !score.is_nan()
         && score_threshold.is_none_or(|threshold| score > threshold)
         && image.boxes[index].iter().all(|c| c.is_finite());
-    let bits = (score + 0.0).to_bits();
-    let ascending = if bits >> 31 == 1 {
-        !bits
-    } else {
-        bits | 1 << 31
-    };
-    takes_part.then(|| u64::from(!ascending) << 32 | index as u64)
+    takes_part.then(|| sort_key(score, index))
 }
 
 /// Places, out of those of one class in order, that greedy suppression keeps; at most `max_output`,

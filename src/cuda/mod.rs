@@ -7,7 +7,9 @@
 //! This module knows neither tensors nor the CPU backend.
 
 mod buffer;
+pub mod cast;
 mod context;
+pub mod corner_decode;
 mod divisor;
 mod image;
 mod launch;
@@ -26,7 +28,9 @@ pub use workspace::WORKSPACE_ALIGNMENT;
 
 /// Every kernel that the host side launches.
 pub fn kernels() -> Vec<Kernel> {
-    nms::kernels()
+    cast::kernels()
+        .chain(corner_decode::kernels())
+        .chain(nms::kernels())
         .chain(sigmoid_focal_loss::kernels())
         .chain(soft_nms::kernels())
         .collect()

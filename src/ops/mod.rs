@@ -2,10 +2,12 @@
 //! device of its tensors.
 
 mod check;
+mod corner_decode;
 mod nms;
 mod sigmoid_focal_loss;
 mod soft_nms;
 
+pub use corner_decode::{CornerBoxes, CornerMaps, corner_decode};
 pub use nms::{Kept, nms};
 pub use sigmoid_focal_loss::{sigmoid_focal_loss, sigmoid_focal_loss_with_gradient};
 pub use soft_nms::{SoftKept, soft_nms};

@@ -1,9 +1,11 @@
 //! Scalars of the ops, with their defaults and the values they may take.
 
+mod corner_decode;
 pub(crate) mod nms;
 mod sigmoid_focal_loss;
 mod soft_nms;
 
+pub use corner_decode::CornerDecode;
 pub use nms::Nms;
 pub use sigmoid_focal_loss::SigmoidFocalLoss;
 pub use soft_nms::{SoftNms, SoftNmsMethod};

@@ -4,10 +4,12 @@
 //! Everything else is tested against it. It is slow, uses nothing else of the crate, and shares no
 //! formula with the backends where the mathematics leaves a choice.
 
+mod corner_decode;
 mod nms;
 mod sigmoid_focal_loss;
 mod soft_nms;
 
+pub use corner_decode::{CornerBox, CornerDecode, CornerMaps, corner_decode};
 pub use nms::{Nms, iou, nms};
 pub use sigmoid_focal_loss::{SigmoidFocalLoss, sigmoid_focal_loss};
 pub use soft_nms::{SoftNms, SoftNmsDecay, soft_nms};

@@ -7,6 +7,8 @@ mod device;
 #[cfg(feature = "cuda")]
 mod simulator;
 
+mod cast;
+mod corner_decode;
 mod nms;
 mod sigmoid_focal_loss;
 mod soft_nms;

@@ -1,5 +1,6 @@
 //! `ocelli op`: one op on the tensors of a file.
 
+mod corner_decode;
 mod nms;
 mod sigmoid_focal_loss;
 mod soft_nms;
@@ -23,7 +24,12 @@ struct Op {
     run: fn(&Call) -> Result<Outputs>,
 }
 
-const OPS: [Op; 3] = [nms::OP, sigmoid_focal_loss::OP, soft_nms::OP];
+const OPS: [Op; 4] = [
+    corner_decode::OP,
+    nms::OP,
+    sigmoid_focal_loss::OP,
+    soft_nms::OP,
+];
 
 /// Arguments of `ocelli op`.
 #[derive(clap::Args)]

@@ -119,8 +119,7 @@ fn nothing_beside_the_outputs_is_written() {
 
 #[test]
 fn a_graph_replays_the_op() {
-    for device in devices() {
-        device.context.preload().unwrap();
+    for device in devices().map(Cuda::for_capture) {
         for case in routes() {
             let inputs = case.boxes.inputs();
             let expected = expected(&case, &inputs);
