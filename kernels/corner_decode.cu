@@ -107,8 +107,8 @@ struct Tile {
     return *reinterpret_cast<const uint4*>(values);
   }
 
-  // The peaks of `row`, a bit each. Row r is staged at r modulo `ring`.
-  __device__ unsigned peaks(const uint4* staged, int ring, int row, float (&values)[kVector<T>]) const {
+  // The peaks of `row` that are not below `floor` (NaN: none is), a bit each. Row r is staged at r modulo `ring`.
+  __device__ unsigned peaks(const uint4* staged, int ring, int row, float floor) const {
     const int place = threadIdx.x / 2;
     const uint4 centre = staged[row % ring * kPeakThreads + threadIdx.x];
     uint4 highest = centre;
@@ -120,21 +120,22 @@ struct Tile {
                              larger(highest.z, words.z, T()), larger(highest.w, words.w, T()));
       }
     }
-    float maxima[kVector<T>];
+    float values[kVector<T>], maxima[kVector<T>];
     unpack_vector<T>(centre, values);
     unpack_vector<T>(highest, maxima);
     unsigned result = 0;
 #pragma unroll
     for (int i = 0; i < kVector<T>; ++i) {
       // NaN equals nothing.
-      if (values[i] == maxima[i] && channel + i < p.classes) result |= 1u << i;
+      if (values[i] == maxima[i] && !(values[i] < floor) && channel + i < p.classes) result |= 1u << i;
     }
     return result;
   }
 
-  // Ranks the peaks of the thread's channel `i` by (class, row, column) where their logits are equal.
-  __device__ Key key(float value, int i, int row) const {
-    return sort_key(value, ((channel + i) * p.height + row) * p.width + column);
+  // The key of the thread's channel `i` in `row`: equal logits rank by (class, row, column).
+  __device__ Key key(const uint4* staged, int ring, int row, int i) const {
+    const T* logits = reinterpret_cast<const T*>(staged + row % ring * kPeakThreads + threadIdx.x);
+    return sort_key(to_float(logits[i]), ((channel + i) * p.height + row) * p.width + column);
   }
 };
 
@@ -158,13 +159,9 @@ __device__ void find_peaks(const Scalars& p, const T* top_left, const T* bottom_
     __syncthreads();  // the row is visible
     const int centre = row - p.radius;
     if (centre < tile.first_row) continue;
-    float values[kVector<T>];
-    unsigned waiting = tile.decides ? tile.peaks(staged, ring, centre, values) : 0;
+    unsigned waiting = tile.decides ? tile.peaks(staged, ring, centre, key_score(best.limit)) : 0;
     do {
-#pragma unroll
-      for (int i = 0; i < kVector<T>; ++i) {
-        if (waiting >> i & 1 && best.append(tile.key(values[i], i, centre))) waiting &= ~(1u << i);
-      }
+      while (waiting != 0 && best.append(tile.key(staged, ring, centre, __ffs(waiting) - 1))) waiting &= waiting - 1;
     } while (best.make_room(waiting != 0));
   }
   const int count = best.finish();

@@ -16,6 +16,7 @@
 
 #include "common/box.cuh"
 #include "common/candidates.cuh"
+#include "common/long_sort.cuh"
 #include "common/order.cuh"
 
 namespace {
@@ -160,7 +161,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   int length = 2;
   while (length < image.live) length *= 2;
   for (int i = threadIdx.x; i < length; i += kThreads) keys[i] = key_of(image, i, p.score_threshold);
-  block_sort(keys, length);
+  long_sort(keys, length, image.live);
 
   Candidate held[kSlots];
   unsigned alive = 0;
@@ -184,14 +185,15 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 
 // Sorts runs of kRun keys into keys [B, P], P = gridDim.x * kRun, pads the outputs with -1 and sets
 // the count before the first chunk, chunk_kept [B, P / kChunk + 1], to 0.
-extern "C" __global__ void __launch_bounds__(kThreads)
+// One block a multiprocessor is enough to promise: for two, ptxas spills on sm_90.
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
   nms_sort_f32(Scalars p, const float4* boxes, const float* scores, const int* counts, Key* keys, int* indices,
         int* chunk_kept) {
   __shared__ Key run[kRun];
   const Image image(boxes, scores, nullptr, counts, blockIdx.y, p.boxes_per_image);
   const int first = blockIdx.x * kRun;
   for (int i = threadIdx.x; i < kRun; i += kThreads) run[i] = key_of(image, first + i, p.score_threshold);
-  block_sort(run, kRun);
+  long_sort(run, kRun, max(image.live - first, 0));
   Key* out = keys + (static_cast<long long>(blockIdx.y) * gridDim.x + blockIdx.x) * kRun;
   for (int i = threadIdx.x; i < kRun; i += kThreads) out[i] = run[i];
   int* image_indices = indices + static_cast<long long>(blockIdx.y) * p.max_output;

@@ -50,8 +50,9 @@ const VECTOR_BYTES: usize = 16;
 const SLICE_BYTES: usize = 32;
 /// Columns of a block: two threads each.
 const COLUMNS: usize = PEAK_THREADS * VECTOR_BYTES / SLICE_BYTES;
-/// Rows of a strip are at least so many times its border, which is read twice: at most an eighth more is read.
-const ROWS_A_BORDER_ROW: usize = 16;
+/// Rows of a strip are at least so many times the border rows around it, which are read twice: at most an eighth more is
+/// read.
+const ROWS_A_BORDER_ROW: usize = 8;
 /// Blocks aimed at on a multiprocessor: one sorts while the other loads.
 const BLOCKS_A_MULTIPROCESSOR: usize = 2;
 /// Images are blocks in z.

@@ -49,8 +49,8 @@ pub struct CornerBoxes {
 /// coordinates and distances are f32. A NaN logit is no peak and hides none; a NaN embedding, or an offset that is not
 /// finite, makes no box.
 ///
-/// The heatmaps are read once; on CUDA the rows at the borders of tiles are read twice, at most an eighth of them
-/// (`kernel` 3, and `H` of at least 64), and nothing is synchronised. Every result is bit-identical from run to run.
+/// The heatmaps are read once; on CUDA the borders of tiles are read twice, at most a seventh of the map at `kernel` 3
+/// (an eighth up to 128 columns). Nothing is synchronised. Every result is bit-identical from run to run.
 ///
 /// # Errors
 /// Shapes, types or devices that do not fit; `topk` not in 1..=512, `num_dets` not in 1..=4096, an even `kernel` or one

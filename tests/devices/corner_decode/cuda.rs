@@ -207,9 +207,9 @@ fn a_plan_says_what_it_does_and_why() {
     let plan = Plan::new(&gpu, [1, 128, 128, 80], DType::F16, &params).unwrap();
     assert_eq!(
         plan.to_string(),
-        "corner_decode [1, 128, 128, 80] f16: 5242880 bytes at least\n  corner_decode_peaks_f16 <<<[20, 2, 1], \
-         [256, 1, 1], 20480 B>>>: tiles of 32 bytes of channels (a sector), 128 columns, 32 rows (twice the \
-         multiprocessors' number of blocks, where rows are at least 16 times the border read twice)\n  \
+        "corner_decode [1, 128, 128, 80] f16: 5242880 bytes at least\n  corner_decode_peaks_f16 <<<[40, 2, 1], \
+         [256, 1, 1], 20480 B>>>: tiles of 32 bytes of channels (a sector), 128 columns, 16 rows (twice the \
+         multiprocessors' number of blocks, where rows are at least 8 times the border read twice)\n  \
          corner_decode_pairs_f16 <<<[1, 1, 1], [512, 1, 1], 20384 B>>>: a block an image (its corners meet), \
          100 x 100 pairs"
     );
