@@ -57,9 +57,9 @@ def sigmoid_focal_loss(device):
         target = torch.zeros(rows, CLASSES, dtype=dtype, device=device)
         positive = torch.arange(0, rows, 400, device=device)
         target[positive, positive % CLASSES] = 1.0
-        functions = {"eager": focal}
+        functions = {"torchvision eager": focal}
         if device == "cuda":
-            functions["compiled"] = torch.compile(focal)
+            functions["torchvision compiled"] = torch.compile(focal)
         case = f"sigmoid_focal_loss [{images} x {ANCHORS}, {CLASSES}] {name}"
         for variant, function in functions.items():
 
@@ -75,23 +75,100 @@ def sigmoid_focal_loss(device):
             yield f"{case} gradient", variant, timed(gradient, device)
 
 
+def clustered(device, images, boxes):
+    """Boxes, scores and classes of each image: clusters of about ten boxes, as in benches/ops/nms.rs."""
+    generator = torch.Generator(device).manual_seed(3)
+    random = lambda *shape: torch.rand(*shape, generator=generator, device=device)
+    centres = random((boxes + 9) // 10, 2) * torch.tensor([1333.0, 800.0], device=device)
+    place = torch.arange(boxes, device=device)
+    batch = []
+    for _ in range(images):
+        low = centres[place % len(centres)] + 8 * random(boxes, 2)
+        batch.append((torch.cat([low, low + 40 + 20 * random(boxes, 2)], 1), random(boxes), place % 80))
+    return batch
+
+
 def nms(device):
     """Yields (case, variant, seconds): batched_nms image by image, the best 300 of each."""
     for images, boxes in [(1, 800), (1, 5_000), (8, 5_000), (1, 100_000)]:
-        generator = torch.Generator(device).manual_seed(3)
-        random = lambda *shape: torch.rand(*shape, generator=generator, device=device)
-        centres = random((boxes + 9) // 10, 2) * torch.tensor([1333.0, 800.0], device=device)
-        place = torch.arange(boxes, device=device)
-        batch = []
-        for _ in range(images):
-            low = centres[place % len(centres)] + 8 * random(boxes, 2)
-            batch.append((torch.cat([low, low + 40 + 20 * random(boxes, 2)], 1), random(boxes), place % 80))
+        batch = clustered(device, images, boxes)
 
         def keep():
             for corners, scores, classes in batch:
                 torchvision.ops.batched_nms(corners, scores, classes, 0.5)[:300]
 
-        yield f"nms [{images} x {boxes}] 80 classes", "batched_nms", timed(keep, device)
+        yield f"nms [{images} x {boxes}] 80 classes", "torchvision batched_nms", timed(keep, device)
+
+
+def lowered(boxes, scores, sigma: float, kept: int):
+    """Gaussian soft-NMS of one class as it is composed of PyTorch ops: the best `kept` scores."""
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    scores = scores.clone()
+    best_scores, best_places = [], []
+    for _ in range(min(kept, len(scores))):
+        best_score, best = scores.max(0)
+        best_scores.append(best_score)
+        best_places.append(best)
+        low, high = torch.maximum(boxes[:, :2], boxes[best, :2]), torch.minimum(boxes[:, 2:], boxes[best, 2:])
+        inside = (high - low).clamp(min=0).prod(1)
+        overlap = inside / (area + area[best] - inside)
+        scores = scores * torch.exp(-overlap * overlap / sigma)
+        scores[best] = 0.0
+    return torch.stack(best_scores), torch.stack(best_places)
+
+
+def soft_nms(device):
+    """Yields (case, variant, seconds): class by class, image by image, the best 100."""
+    for images, boxes in [(1, 800), (1, 5_000), (8, 5_000)]:
+        batch = clustered(device, images, boxes)
+        classes = torch.arange(boxes, device=device) % 80
+        groups = [(classes == c).nonzero()[:, 0] for c in range(80)]
+
+        def keep():
+            for corners, scores, _ in batch:
+                of_class = [lowered(corners[group], scores[group], 0.5, 100) for group in groups]
+                scores = torch.cat([best_scores for best_scores, _ in of_class])
+                scores.topk(100)
+
+        yield f"soft_nms [{images} x {boxes}] 80 classes", "a PyTorch loop", timed(keep, device)
+
+
+def corners(heat, tag, offset):
+    """The best 100 corners of CornerNet's maps, [B, H, W, ..] here: scores, classes, x, y, tags."""
+    heat = torch.sigmoid(heat.permute(0, 3, 1, 2).float())
+    images, _, height, width = heat.shape
+    heat = heat * (torch.nn.functional.max_pool2d(heat, 3, stride=1, padding=1) == heat)
+    scores, order = heat.reshape(images, -1).topk(100)
+    cell = order % (height * width)
+    at = lambda values: values.reshape(images, height * width, -1).gather(1, cell[..., None].expand(-1, -1, values.shape[-1]))
+    offset = at(offset)
+    x, y = cell % width + offset[..., 0], torch.div(cell, width, rounding_mode="floor") + offset[..., 1]
+    return scores, torch.div(order, height * width, rounding_mode="floor"), x, y, at(tag)[..., 0]
+
+
+def decoded(tl, br):
+    """CornerNet's decoding as it is composed of PyTorch ops: the best 1000 boxes, scores and classes."""
+    tl_score, tl_class, tl_x, tl_y, tl_tag = (v[:, :, None] for v in corners(*tl))
+    br_score, br_class, br_x, br_y, br_tag = (v[:, None, :] for v in corners(*br))
+    bad = (tl_class != br_class) | ((tl_tag - br_tag).abs() > 0.5) | (br_x < tl_x) | (br_y < tl_y)
+    score, order = torch.where(bad, -1.0, (tl_score + br_score) / 2).flatten(1).topk(1000)
+    pick = lambda v: v.expand(bad.shape).flatten(1).gather(1, order)
+    return torch.stack([pick(tl_x), pick(tl_y), pick(br_x), pick(br_y)], -1), score, pick(tl_class)
+
+
+def corner_decode(device):
+    """Yields (case, variant, seconds)."""
+    for images, dtype, name in [(1, torch.float32, "f32"), (1, torch.float16, "f16"), (8, torch.float16, "f16")]:
+        generator = torch.Generator(device).manual_seed(1)
+        random = lambda *last: torch.randn(images, 128, 128, *last, generator=generator, device=device)
+        maps = [(2 * random(80) - 6, random(1), random(2) / 4) for _ in range(2)]
+        tl, br = ([v.to(dtype) for v in kind] for kind in maps)
+        functions = {"PyTorch eager": decoded}
+        if device == "cuda":
+            functions["PyTorch compiled"] = torch.compile(decoded)
+        for variant, function in functions.items():
+            seconds = timed(lambda: function(tl, br), device)
+            yield f"corner_decode [{images} x 128 x 128 x 80] {name}", variant, seconds
 
 
 def cummax_pool(grid, axis, from_end):
@@ -214,6 +291,17 @@ def ours(path):
     return {(match[1], match[2]): float(match[3]) / 1e3 for match in found}
 
 
+CASES = [
+    corner_decode,
+    corner_losses,
+    corner_pool,
+    heatmap_focal_loss,
+    nms,
+    sigmoid_focal_loss,
+    soft_nms,
+]
+
+
 def main():
     times = ours(sys.argv[1]) if len(sys.argv) > 1 else {}
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads")
@@ -221,10 +309,10 @@ def main():
         if device == "cuda" and not torch.cuda.is_available():
             print("not measured: cuda: torch finds no GPU")
             continue
-        for case, variant, seconds in itertools.chain(corner_losses(device), corner_pool(device), heatmap_focal_loss(device), nms(device), sigmoid_focal_loss(device)):
+        for case, variant, seconds in itertools.chain.from_iterable(case(device) for case in CASES):
             mine = times.get((case, device))
             ratio = f", {seconds / mine:.1f} times ocelli's {1e3 * mine:.3f} ms" if mine else ""
-            print(f"{case} on {device}: torchvision {variant} {1e3 * seconds:.3f} ms{ratio}", flush=True)
+            print(f"{case} on {device}: {variant} {1e3 * seconds:.3f} ms{ratio}", flush=True)
 
 
 if __name__ == "__main__":

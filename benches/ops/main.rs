@@ -6,11 +6,13 @@
 //! same device just before.
 
 mod bench;
+mod corner_decode;
 mod corner_losses;
 mod corner_pool;
 mod heatmap_focal_loss;
 mod nms;
 mod sigmoid_focal_loss;
+mod soft_nms;
 
 use bench::Bench;
 
@@ -19,7 +21,9 @@ fn main() {
     corner_losses::run(&mut bench);
     corner_pool::run(&mut bench);
     heatmap_focal_loss::run(&mut bench);
+    corner_decode::run(&mut bench);
     nms::run(&mut bench);
     sigmoid_focal_loss::run(&mut bench);
+    soft_nms::run(&mut bench);
     bench.finish();
 }

@@ -374,3 +374,90 @@ fn a_heatmap_loss_keeps_its_targets_exact_in_every_type() {
         assert!((loss - losses[0]).abs() <= 1e-6 * losses[0], "{losses:?}");
     }
 }
+
+/// Runs an op on the CPU and by the reference, and returns what both wrote, which must have the same bits.
+fn agreed(scratch: &Scratch, name: &str, input: &Path, more: &[&str]) -> TensorFile {
+    let files = ["reference", "cpu"].map(|device| {
+        let output = scratch.file(device);
+        let run = op(
+            name,
+            input,
+            &output,
+            &[more, &["--device", device]].concat(),
+        );
+        let error = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{error}");
+        output
+    });
+    assert_eq!(
+        std::fs::read(&files[0]).unwrap(),
+        std::fs::read(&files[1]).unwrap()
+    );
+    TensorFile::open(&files[1]).unwrap()
+}
+
+#[test]
+fn the_first_command_of_the_readme_runs() {
+    let boxes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/boxes.safetensors");
+    let scratch = Scratch::new("readme");
+    let kept = agreed(&scratch, "nms", &boxes, &["--set", "iou_threshold=0.5"]);
+    let indices = kept.tensor("indices").unwrap().to_vec::<i32>().unwrap();
+    assert_eq!(indices, [3, 0, 6, 7, -1, -1, -1, -1]);
+}
+
+#[test]
+fn soft_nms_lowers_scores() {
+    let scratch = Scratch::new("soft-nms");
+    let input = scratch.file("in.safetensors");
+    nms_input(&input);
+    for method in ["linear", "gaussian"] {
+        let method = format!("method={method}");
+        let settings = [
+            "--set",
+            &method,
+            "--set",
+            "inclusive=true",
+            "--set",
+            "max_output=3",
+        ];
+        let kept = agreed(&scratch, "soft_nms", &input, &settings);
+        let indices = kept.tensor("indices").unwrap().to_vec::<i32>().unwrap();
+        let scores = kept.tensor("scores").unwrap().to_vec::<f32>().unwrap();
+        assert_eq!(indices, [1, 2, 0], "{method}");
+        assert!(scores[0] == 0.9 && scores[1] == 0.7 && scores[2] < 0.4);
+    }
+    let run = op(
+        "soft_nms",
+        &input,
+        &scratch.file("out"),
+        &["--set", "method=hard"],
+    );
+    assert!(!run.status.success());
+    let error = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(error.contains("method=hard"), "{error}");
+}
+
+#[test]
+fn corner_decode_pairs_two_corners() {
+    let scratch = Scratch::new("corner-decode");
+    let input = scratch.file("in.safetensors");
+    let mut tensors = BTreeMap::new();
+    for (kind, peak) in [("tl", 1usize), ("br", 14)] {
+        let mut logits = vec![-20f32; 16];
+        logits[peak] = 2.0;
+        let map = |values: Vec<f32>, last| {
+            Tensor::from_vec(values, &[1, 4, 4, last], &Device::Cpu).unwrap()
+        };
+        tensors.insert(format!("{kind}_heat"), map(logits, 1));
+        tensors.insert(format!("{kind}_embed"), map(vec![0.5; 16], 1));
+        tensors.insert(format!("{kind}_offset"), map(vec![0.25; 32], 2));
+    }
+    write_tensors(&input, &tensors).unwrap();
+    for dtype in ["f32", "f16", "bf16"] {
+        let settings = ["--dtype", dtype, "--set", "topk=3", "--set", "num_dets=2"];
+        let found = agreed(&scratch, "corner_decode", &input, &settings);
+        let boxes = found.tensor("boxes").unwrap().to_vec::<f32>().unwrap();
+        assert_eq!(boxes[..4], [1.25, 0.25, 2.25, 3.25], "{dtype}");
+        assert_eq!(found.names(), ["boxes", "classes", "count", "scores"]);
+    }
+}

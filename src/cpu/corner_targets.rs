@@ -19,7 +19,7 @@ pub struct Bump {
 
 /// What [`corner_targets`] makes of the top-left or of the bottom-right corners.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CornerMaps {
+pub struct TargetMaps {
     /// `[B, H, W, K]`.
     pub heat: Vec<f32>,
     /// `[B, M, 2]`.
@@ -37,7 +37,7 @@ pub fn corner_targets(
     classes: &[i32],
     shape: [usize; 4],
     params: &CornerTargets,
-) -> Result<[CornerMaps; 2]> {
+) -> Result<[TargetMaps; 2]> {
     let places = places(boxes, classes, shape, params)?;
     let [batch, height, width, kinds] = shape;
     let per_image = height * width * kinds;
@@ -58,7 +58,7 @@ pub fn corner_targets(
             render(bumps, shape, first, heat);
         });
         let corners = places.iter().map(|place| place.corners[corner]);
-        CornerMaps {
+        TargetMaps {
             heat,
             offsets: corners.clone().flat_map(|point| point.offset).collect(),
             indices: corners.map(|point| point.index).collect(),

@@ -3,10 +3,13 @@
 //! Results do not depend on the number of threads, nor on which vector instructions the processor
 //! has. This module knows neither tensors nor the CUDA backend.
 
+pub mod corner_decode;
 pub mod corner_losses;
 pub mod corner_pool;
 pub mod corner_targets;
 pub mod heatmap_focal_loss;
 mod math;
 pub mod nms;
+mod order;
 pub mod sigmoid_focal_loss;
+pub mod soft_nms;

@@ -12,7 +12,7 @@ const OP: &str = "corner_targets";
 
 /// Targets of one corner of each box.
 #[derive(Debug, Clone)]
-pub struct CornerMaps {
+pub struct TargetMaps {
     /// `[B, H, W, K]` f32: 1 at a corner, less around it, else 0.
     pub heat: Tensor,
     /// `[B, M, 2]` f32: how far the corner lies right of and below its cell's edge, in cells; 0 where the
@@ -77,7 +77,7 @@ pub fn corner_targets(
     classes: &Tensor,
     heatmap: [usize; 3],
     params: &CornerTargets,
-) -> Result<[CornerMaps; 2]> {
+) -> Result<[TargetMaps; 2]> {
     let [height, width, kinds] = heatmap;
     let of_image = check_boxes(OP, boxes, classes)?;
     params.check(OP, [height, width])?;
@@ -89,7 +89,7 @@ pub fn corner_targets(
         cpu => {
             let maps = cpu::corner_targets::corner_targets(
                 boxes.as_slice()?, classes.as_slice()?, shape, params)?;
-            Ok(maps.map(|maps| CornerMaps {
+            Ok(maps.map(|maps| TargetMaps {
                 heat: Tensor::from_cpu(maps.heat, &shape),
                 offsets: Tensor::from_cpu(maps.offsets, &points),
                 indices: Tensor::from_cpu(maps.indices, &points[..2]),
@@ -98,7 +98,7 @@ pub fn corner_targets(
         cuda(context) => {
             let maps = crate::cuda::corner_targets::run(
                 context, boxes.as_cuda()?, classes.as_cuda()?, (shape, of_image), params)?;
-            Ok(maps.map(|(heat, offsets, indices)| CornerMaps {
+            Ok(maps.map(|(heat, offsets, indices)| TargetMaps {
                 heat: Tensor::from_cuda(heat, &shape),
                 offsets: Tensor::from_cuda(offsets, &points),
                 indices: Tensor::from_cuda(indices, &points[..2]),

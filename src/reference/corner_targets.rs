@@ -16,7 +16,7 @@ pub struct CornerTargets {
 
 /// Targets of one corner.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CornerMaps {
+pub struct TargetMaps {
     /// `[B, H, W, K]`.
     pub heat: Vec<f64>,
     /// `[B, M, 2]`: how far the corner lies right of and below its cell's edge.
@@ -44,9 +44,9 @@ pub fn gaussian_radius(height: f64, width: f64, iou: f64) -> f64 {
 ///
 /// A box is left out where its class is not in `0..K`, a coordinate is not finite, its width or height
 /// is negative, or one of its corners lies outside the heatmap.
-pub fn corner_targets(boxes: &[f32], classes: &[i32], rule: &CornerTargets) -> [CornerMaps; 2] {
+pub fn corner_targets(boxes: &[f32], classes: &[i32], rule: &CornerTargets) -> [TargetMaps; 2] {
     let [batch, height, width, kinds] = rule.shape;
-    let empty = || CornerMaps {
+    let empty = || TargetMaps {
         heat: vec![0.0; batch * height * width * kinds],
         offsets: vec![0.0; 2 * classes.len()],
         indices: vec![-1; classes.len()],
@@ -133,7 +133,7 @@ mod tests {
         }
     }
 
-    fn one(boxes: &[f32], classes: &[i32]) -> [CornerMaps; 2] {
+    fn one(boxes: &[f32], classes: &[i32]) -> [TargetMaps; 2] {
         let rule = CornerTargets {
             shape: [1, 16, 16, 2],
             boxes: classes.len(),

@@ -1,10 +1,12 @@
 //! `ocelli op`: one op on the tensors of a file.
 
+mod corner_decode;
 mod corner_pool;
 mod corner_pool_pair;
 mod heatmap_focal_loss;
 mod nms;
 mod sigmoid_focal_loss;
+mod soft_nms;
 
 use crate::settings::Settings;
 use crate::target::{self, Choice, Target};
@@ -26,12 +28,14 @@ struct Op {
     run: fn(&Call) -> Result<Outputs>,
 }
 
-const OPS: [Op; 5] = [
+const OPS: &[Op] = &[
+    corner_decode::OP,
     corner_pool::OP,
     corner_pool_pair::OP,
     heatmap_focal_loss::OP,
     nms::OP,
     sigmoid_focal_loss::OP,
+    soft_nms::OP,
 ];
 
 /// Arguments of `ocelli op`.

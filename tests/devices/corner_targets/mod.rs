@@ -1,7 +1,7 @@
 //! Targets of corner heatmaps: every device against the reference and the official code.
 
 use crate::device::targets;
-use ocelli::ops::{CornerMaps, corner_targets};
+use ocelli::ops::{TargetMaps, corner_targets};
 use ocelli::params::CornerTargets;
 use ocelli::reference;
 use ocelli::testing::strategy::{SplitMix, cases, size};
@@ -141,7 +141,7 @@ fn nothing_to_render_is_no_error() {
             let boxes = Tensor::zeros(&[batch, count, 4], DType::F32, &device).unwrap();
             let classes = Tensor::zeros(&[batch, count], DType::I32, &device).unwrap();
             let rule = CornerTargets::new(16, 16);
-            let [CornerMaps { heat, .. }, _] =
+            let [TargetMaps { heat, .. }, _] =
                 corner_targets(&boxes, &classes, heatmap, &rule).unwrap();
             assert!(heat.to_vec::<f32>().unwrap().iter().all(|&x| x == 0.0));
         }
