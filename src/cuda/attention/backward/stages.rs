@@ -79,6 +79,12 @@ impl Stage {
                     tiles(queries, 0).saturating_mul(tiles(keys, 1)),
                 ]
             }
+            Role::All => [geometry.batch, geometry.kv_heads, 1],
+        };
+        let (warps, shared_bytes) = match family.role {
+            // Whole warps of 16 keys.
+            Role::All => (keys.div_ceil(16), short_bytes(keys.next_multiple_of(16))),
+            _ => (family.warps, family.shared_bytes),
         };
         let (blocks, count) = Blocks::new(batch, heads, tiles)?;
         let kernel = Kernel {
