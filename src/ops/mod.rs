@@ -8,6 +8,7 @@ mod sigmoid_focal_loss;
 
 pub use attention::{
     Attended, AttentionGradient, AttentionMask, Sequences, Upstream, attention, attention_backward,
+    attention_probabilities,
 };
 pub use nms::{Kept, nms};
 pub use sigmoid_focal_loss::{sigmoid_focal_loss, sigmoid_focal_loss_with_gradient};

@@ -8,6 +8,7 @@ mod backward;
 mod bias_gradient;
 mod dropout;
 mod forward;
+mod probabilities;
 mod problem;
 mod product;
 mod scores;
@@ -27,6 +28,8 @@ use forward::{Scratch, SyncPointer, Task};
 use problem::{HeadsMut, Problem};
 use rayon::prelude::*;
 use slopes::{Buffers, Rows};
+
+pub use probabilities::probabilities;
 
 const OP: &str = "attention";
 
