@@ -73,21 +73,14 @@ pub(super) unsafe fn run<V: Lanes, T: Float>(
             let mut state = state::<V, T>(problem, rows, task, head, first);
             for column in &mut columns {
                 let view = state.of.tile.view(column.first);
-                let step = match state.of.tile.vectors() {
-                    _ if view.keys.is_empty() => continue,
-                    1 => step::<V, T, 1>,
-                    2 => step::<V, T, 2>,
-                    _ => step::<V, T, 3>,
-                };
-                let place = Place {
-                    sequence,
-                    head,
-                    tile: &state.of.tile,
-                    block: column.first,
-                    view: &view,
-                };
-                slopes_of::<V, T>(problem, place, &state, column, buffers);
-                step(dim, &view, &mut state, column, buffers);
+                let place = (sequence, head);
+                // Direct calls: behind a pointer, a function is compiled without the vector instructions.
+                match state.of.tile.vectors() {
+                    _ if view.keys.is_empty() => {}
+                    1 => step::<V, T, 1>(problem, place, &view, &mut state, column, buffers),
+                    2 => step::<V, T, 2>(problem, place, &view, &mut state, column, buffers),
+                    _ => step::<V, T, 3>(problem, place, &view, &mut state, column, buffers),
+                }
             }
             let (tile, first_token) = (&state.of.tile, sequence.first_query + first);
             let row = |lane: usize| {
@@ -141,13 +134,8 @@ fn state<V: Lanes, T: Float>(
     let of = slopes::State::new::<V, T>(problem, rows, task.sequence, head, first);
     let dim = problem.geometry.head_dim;
     let vectors = of.tile.vectors();
-    let as_rows = |columns: &[f32]| {
-        let mut rows = vec![0.0; vectors * LANES * dim];
-        let mut parts = rows.chunks_exact_mut(dim);
-        transpose_back::<V, f32>(vectors, dim, columns, |_| parts.next());
-        Block::from_rows(rows)
-    };
-    let (queries, dout) = (as_rows(&of.queries), as_rows(&of.dout));
+    let queries = rows_of::<V>(vectors, dim, &of.queries);
+    let dout = rows_of::<V>(vectors, dim, &of.dout);
     State {
         queries,
         dout,
@@ -156,39 +144,35 @@ fn state<V: Lanes, T: Float>(
     }
 }
 
-/// Fills the buffers with probabilities and slopes.
+/// The rows that columns were made from.
 #[inline(always)]
-fn slopes_of<V: Lanes, T: Float>(
-    problem: &Problem<'_, T>,
-    place: Place<'_>,
-    state: &State,
-    column: &Column,
-    buffers: &mut Buffers,
-) {
-    let fill = match place.tile.vectors() {
-        1 => slopes::fill::<V, T, 1>,
-        2 => slopes::fill::<V, T, 2>,
-        _ => slopes::fill::<V, T, 3>,
-    };
-    fill(
-        problem,
-        place,
-        &state.of,
-        [&column.keys, &column.values],
-        Of::Products,
-        buffers,
-    );
+fn rows_of<V: Lanes>(vectors: usize, dim: usize, columns: &[f32]) -> Block {
+    let mut rows = vec![0.0; vectors * LANES * dim];
+    let mut parts = rows.chunks_exact_mut(dim);
+    transpose_back::<V, f32>(vectors, dim, columns, |_| parts.next());
+    Block::from_rows(rows)
 }
 
 /// Adds what a tile and a block have in common to the gradients of both.
 #[inline(always)]
 fn step<V: Lanes, T: Float, const W: usize>(
-    dim: usize,
+    problem: &Problem<'_, T>,
+    (sequence, head): (&Sequence, usize),
     view: &View,
     state: &mut State,
     column: &mut Column,
-    buffers: &Buffers,
+    buffers: &mut Buffers,
 ) {
+    let dim = problem.geometry.head_dim;
+    let place = Place {
+        sequence,
+        head,
+        tile: &state.of.tile,
+        block: column.first,
+        view,
+    };
+    let rows = [&column.keys, &column.values];
+    slopes::fill::<V, T, W>(problem, place, &state.of, rows, Of::Products, buffers);
     let Buffers {
         probabilities,
         slopes,

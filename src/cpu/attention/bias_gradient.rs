@@ -69,19 +69,12 @@ fn add<V: Lanes, T: Float>(
             block,
             view: &view,
         };
-        let fill = match state.tile.vectors() {
-            1 => slopes::fill::<V, T, 1>,
-            2 => slopes::fill::<V, T, 2>,
-            _ => slopes::fill::<V, T, 3>,
-        };
-        fill(
-            problem,
-            place,
-            &state,
-            [&keys, &values],
-            Of::Scores,
-            buffers,
-        );
+        let rows = [&keys, &values];
+        match state.tile.vectors() {
+            1 => slopes::fill::<V, T, 1>(problem, place, &state, rows, Of::Scores, buffers),
+            2 => slopes::fill::<V, T, 2>(problem, place, &state, rows, Of::Scores, buffers),
+            _ => slopes::fill::<V, T, 3>(problem, place, &state, rows, Of::Scores, buffers),
+        }
         let width = state.tile.vectors() * LANES;
         for key in view.keys {
             let slopes = &buffers.slopes[key * width..];

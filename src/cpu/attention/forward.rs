@@ -85,10 +85,12 @@ pub(super) unsafe fn run<V: Lanes, T: Float>(
     lse: &SyncPointer,
 ) {
     let Task { sequence, head, .. } = *task;
-    let mut states: Vec<State> = (task.first..task.end)
-        .step_by(QUERIES)
-        .map(|first| start::<V, T>(problem, task, first))
-        .collect();
+    // Loops and direct calls throughout: what the compiler keeps as a function of its own (behind a
+    // pointer, or a closure of `map`) it compiles without the vector instructions.
+    let mut states = Vec::new();
+    for first in (task.first..task.end).step_by(QUERIES) {
+        states.push(start::<V, T>(problem, task, first));
+    }
     let first = states
         .iter()
         .map(|state| state.tile.keys().start)
@@ -110,13 +112,12 @@ pub(super) unsafe fn run<V: Lanes, T: Float>(
             .fill(&problem.v, sequence.batch, kv_head, tokens);
         for state in &mut states {
             let view = state.tile.view(block);
-            let step = match state.tile.vectors() {
-                _ if view.keys.is_empty() => continue,
-                1 => step::<V, T, 1>,
-                2 => step::<V, T, 2>,
-                _ => step::<V, T, 3>,
-            };
-            step(problem, task, block, &view, state, scratch);
+            match state.tile.vectors() {
+                _ if view.keys.is_empty() => {}
+                1 => step::<V, T, 1>(problem, task, block, &view, state, scratch),
+                2 => step::<V, T, 2>(problem, task, block, &view, state, scratch),
+                _ => step::<V, T, 3>(problem, task, block, &view, state, scratch),
+            }
         }
     }
     for state in &mut states {

@@ -39,11 +39,14 @@ pub(super) unsafe fn product<V: Lanes, const W: usize>(
             }
         }
         for step in 0..steps {
-            let b: [V; W] = std::array::from_fn(|w| V::load(b.add(step * b_row + w * LANES)));
+            let mut columns = [V::splat(0.0); W];
+            for (w, column) in columns.iter_mut().enumerate() {
+                *column = V::load(b.add(step * b_row + w * LANES));
+            }
             for (row, sums) in sums.iter_mut().enumerate() {
                 let a = V::splat(*a.start.add(row * a.row + step * a.step));
-                for (sum, &b) in sums.iter_mut().zip(&b) {
-                    *sum = a.mul_add(b, *sum);
+                for (sum, &column) in sums.iter_mut().zip(&columns) {
+                    *sum = a.mul_add(column, *sum);
                 }
             }
         }

@@ -86,15 +86,16 @@ impl State {
             }
         }
         let takes_part = |lane: usize| lane < tile.count && lse[lane] != f32::INFINITY;
-        let of = |heads: &Heads<'_, T>, to: &mut [f32]| {
-            let row = |lane: usize| {
-                let (batch, token, head) = token(lane);
-                takes_part(lane).then(|| heads.row(batch, token, head))
-            };
-            transpose::<V, T>(tile.vectors(), dim, row, to);
+        let q = |lane: usize| {
+            let (batch, token, head) = token(lane);
+            takes_part(lane).then(|| problem.q.row(batch, token, head))
         };
-        of(&problem.q, &mut queries);
-        of(&rows.dout, &mut dout);
+        let of_dout = |lane: usize| {
+            let (batch, token, head) = token(lane);
+            takes_part(lane).then(|| rows.dout.row(batch, token, head))
+        };
+        transpose::<V, T>(tile.vectors(), dim, q, &mut queries);
+        transpose::<V, T>(tile.vectors(), dim, of_dout, &mut dout);
         Self {
             tile,
             queries,

@@ -11,6 +11,7 @@ mod examples;
 #[cfg(feature = "cuda")]
 mod forward_budget;
 mod isolation;
+mod probabilities;
 mod shapes;
 mod truth;
 

@@ -34,17 +34,17 @@ pub fn wide<T: Float>(values: &[T]) -> Vec<f64> {
     values.iter().map(|x| f64::from(x.to_f32())).collect()
 }
 
-/// The reference on inputs of type `T`.
-pub fn exact<T: Float>(case: &Case, operands: &Operands<T>) -> Values {
+/// The inputs of the reference, for a call of it.
+pub fn reference_inputs<T: Float, R>(
+    case: &Case,
+    operands: &Operands<T>,
+    call: impl FnOnce(&AttentionInputs<'_>) -> R,
+) -> R {
     let [offsets_q, offsets_k] = case.offsets();
     let lengths = case.kv_lengths();
-    let (q, k, v, bias) = (
-        wide(&operands.q),
-        wide(&operands.k),
-        wide(&operands.v),
-        wide(&operands.bias),
-    );
-    let inputs = AttentionInputs {
+    let (q, k, v) = (wide(&operands.q), wide(&operands.k), wide(&operands.v));
+    let bias = wide(&operands.bias);
+    call(&AttentionInputs {
         heads: case.heads,
         kv_heads: case.kv_heads,
         head_dim: case.head_dim,
@@ -66,21 +66,27 @@ pub fn exact<T: Float>(case: &Case, operands: &Operands<T>) -> Values {
         },
         kv_lengths: case.has_kv_lengths.then_some(&lengths),
         bias: case.bias_extents().map(|extents| (extents, &bias[..])),
-    };
+    })
+}
+
+/// The reference on inputs of type `T`.
+pub fn exact<T: Float>(case: &Case, operands: &Operands<T>) -> Values {
     let rule = case.rule();
-    let (out, lse) = reference::attention(&inputs, &rule);
     let dlse = case.has_dlse.then(|| wide(&operands.dlse));
-    let gradient =
-        reference::attention_gradient(&inputs, &rule, &wide(&operands.dout), dlse.as_deref());
-    let reference::AttentionGradient { dq, dk, dv, dbias } = gradient;
-    Values {
-        out,
-        lse,
-        dq,
-        dk,
-        dv,
-        dbias,
-    }
+    reference_inputs(case, operands, |inputs| {
+        let (out, lse) = reference::attention(inputs, &rule);
+        let dout = wide(&operands.dout);
+        let gradient = reference::attention_gradient(inputs, &rule, &dout, dlse.as_deref());
+        let reference::AttentionGradient { dq, dk, dv, dbias } = gradient;
+        Values {
+            out,
+            lse,
+            dq,
+            dk,
+            dv,
+            dbias,
+        }
+    })
 }
 
 /// One sequence of a case: first query, queries, first key, keys, keys that may be seen.
