@@ -79,7 +79,8 @@ __device__ __forceinline__ void forward(const AttentionScalars& scalars, const B
   // One tile. The values come while scores are computed, the next keys while these are used.
   const auto step = [&](auto plain, int key) {
     constexpr bool kPlain = decltype(plain)::value;
-    Sight mine = {kTileKeys, true};
+    // Warps behind the last query have nothing to do but to copy.
+    Sight mine = {query <= last ? kTileKeys : 0, true};
     if (!kPlain) mine = sight(scalars, sequence, query, min(query + 16 * kM - 1, last), key);
     Scores<kM> scores;
     wait_for_copies<0>();
