@@ -59,9 +59,9 @@ def sigmoid_focal_loss(device):
         target = torch.zeros(rows, CLASSES, dtype=dtype, device=device)
         positive = torch.arange(0, rows, 400, device=device)
         target[positive, positive % CLASSES] = 1.0
-        functions = {"eager": focal}
+        functions = {"torchvision eager": focal}
         if device == "cuda":
-            functions["compiled"] = torch.compile(focal)
+            functions["torchvision compiled"] = torch.compile(focal)
         case = f"sigmoid_focal_loss [{images} x {ANCHORS}, {CLASSES}] {name}"
         for variant, function in functions.items():
 
@@ -77,23 +77,212 @@ def sigmoid_focal_loss(device):
             yield f"{case} gradient", variant, timed(gradient, device)
 
 
+def clustered(device, images, boxes):
+    """Boxes, scores and classes of each image: clusters of about ten boxes, as in benches/ops/nms.rs."""
+    generator = torch.Generator(device).manual_seed(3)
+    random = lambda *shape: torch.rand(*shape, generator=generator, device=device)
+    centres = random((boxes + 9) // 10, 2) * torch.tensor([1333.0, 800.0], device=device)
+    place = torch.arange(boxes, device=device)
+    batch = []
+    for _ in range(images):
+        low = centres[place % len(centres)] + 8 * random(boxes, 2)
+        batch.append((torch.cat([low, low + 40 + 20 * random(boxes, 2)], 1), random(boxes), place % 80))
+    return batch
+
+
 def nms(device):
     """Yields (case, variant, seconds): batched_nms image by image, the best 300 of each."""
     for images, boxes in [(1, 800), (1, 5_000), (8, 5_000), (1, 100_000)]:
-        generator = torch.Generator(device).manual_seed(3)
-        random = lambda *shape: torch.rand(*shape, generator=generator, device=device)
-        centres = random((boxes + 9) // 10, 2) * torch.tensor([1333.0, 800.0], device=device)
-        place = torch.arange(boxes, device=device)
-        batch = []
-        for _ in range(images):
-            low = centres[place % len(centres)] + 8 * random(boxes, 2)
-            batch.append((torch.cat([low, low + 40 + 20 * random(boxes, 2)], 1), random(boxes), place % 80))
+        batch = clustered(device, images, boxes)
 
         def keep():
             for corners, scores, classes in batch:
                 torchvision.ops.batched_nms(corners, scores, classes, 0.5)[:300]
 
-        yield f"nms [{images} x {boxes}] 80 classes", "batched_nms", timed(keep, device)
+        yield f"nms [{images} x {boxes}] 80 classes", "torchvision batched_nms", timed(keep, device)
+
+
+def lowered(boxes, scores, sigma: float, kept: int):
+    """Gaussian soft-NMS of one class as it is composed of PyTorch ops: the best `kept` scores."""
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    scores = scores.clone()
+    best_scores, best_places = [], []
+    for _ in range(min(kept, len(scores))):
+        best_score, best = scores.max(0)
+        best_scores.append(best_score)
+        best_places.append(best)
+        low, high = torch.maximum(boxes[:, :2], boxes[best, :2]), torch.minimum(boxes[:, 2:], boxes[best, 2:])
+        inside = (high - low).clamp(min=0).prod(1)
+        overlap = inside / (area + area[best] - inside)
+        scores = scores * torch.exp(-overlap * overlap / sigma)
+        scores[best] = 0.0
+    return torch.stack(best_scores), torch.stack(best_places)
+
+
+def soft_nms(device):
+    """Yields (case, variant, seconds): class by class, image by image, the best 100."""
+    for images, boxes in [(1, 800), (1, 5_000), (8, 5_000)]:
+        batch = clustered(device, images, boxes)
+        classes = torch.arange(boxes, device=device) % 80
+        groups = [(classes == c).nonzero()[:, 0] for c in range(80)]
+
+        def keep():
+            for corners, scores, _ in batch:
+                of_class = [lowered(corners[group], scores[group], 0.5, 100) for group in groups]
+                scores = torch.cat([best_scores for best_scores, _ in of_class])
+                scores.topk(100)
+
+        yield f"soft_nms [{images} x {boxes}] 80 classes", "a PyTorch loop", timed(keep, device)
+
+
+def corners(heat, tag, offset):
+    """The best 100 corners of CornerNet's maps, [B, H, W, ..] here: scores, classes, x, y, tags."""
+    heat = torch.sigmoid(heat.permute(0, 3, 1, 2).float())
+    images, _, height, width = heat.shape
+    heat = heat * (torch.nn.functional.max_pool2d(heat, 3, stride=1, padding=1) == heat)
+    scores, order = heat.reshape(images, -1).topk(100)
+    cell = order % (height * width)
+    at = lambda values: values.reshape(images, height * width, -1).gather(1, cell[..., None].expand(-1, -1, values.shape[-1]))
+    offset = at(offset)
+    x, y = cell % width + offset[..., 0], torch.div(cell, width, rounding_mode="floor") + offset[..., 1]
+    return scores, torch.div(order, height * width, rounding_mode="floor"), x, y, at(tag)[..., 0]
+
+
+def decoded(tl, br):
+    """CornerNet's decoding as it is composed of PyTorch ops: the best 1000 boxes, scores and classes."""
+    tl_score, tl_class, tl_x, tl_y, tl_tag = (v[:, :, None] for v in corners(*tl))
+    br_score, br_class, br_x, br_y, br_tag = (v[:, None, :] for v in corners(*br))
+    bad = (tl_class != br_class) | ((tl_tag - br_tag).abs() > 0.5) | (br_x < tl_x) | (br_y < tl_y)
+    score, order = torch.where(bad, -1.0, (tl_score + br_score) / 2).flatten(1).topk(1000)
+    pick = lambda v: v.expand(bad.shape).flatten(1).gather(1, order)
+    return torch.stack([pick(tl_x), pick(tl_y), pick(br_x), pick(br_y)], -1), score, pick(tl_class)
+
+
+def corner_decode(device):
+    """Yields (case, variant, seconds)."""
+    for images, dtype, name in [(1, torch.float32, "f32"), (1, torch.float16, "f16"), (8, torch.float16, "f16")]:
+        generator = torch.Generator(device).manual_seed(1)
+        random = lambda *last: torch.randn(images, 128, 128, *last, generator=generator, device=device)
+        maps = [(2 * random(80) - 6, random(1), random(2) / 4) for _ in range(2)]
+        tl, br = ([v.to(dtype) for v in kind] for kind in maps)
+        functions = {"PyTorch eager": decoded}
+        if device == "cuda":
+            functions["PyTorch compiled"] = torch.compile(decoded)
+        for variant, function in functions.items():
+            seconds = timed(lambda: function(tl, br), device)
+            yield f"corner_decode [{images} x 128 x 128 x 80] {name}", variant, seconds
+
+
+def cummax_pool(grid, axis, from_end):
+    """mmcv's corner pooling."""
+    if not from_end:
+        return grid.cummax(axis).values
+    return grid.flip(axis).cummax(axis).values.flip(axis)
+
+
+def corner_pool(device):
+    """Yields (case, variant, seconds): the pools by torch.cummax, in the layout of the case."""
+    for batch, dtype, name, last, top in [
+        (1, torch.float32, "f32", True, True),
+        (1, torch.float32, "f32", True, False),
+        (1, torch.float32, "f32", False, True),
+        (1, torch.float32, "f32", False, False),
+        (8, torch.bfloat16, "bf16", True, True),
+        (8, torch.bfloat16, "bf16", True, False),
+    ]:
+        if device == "cpu" and batch > 1:
+            continue
+        shape = [batch, 128, 128, 128]
+        grid = torch.randn(shape, device=device).to(dtype).requires_grad_()
+        upstream = torch.randn(shape, device=device).to(dtype)
+        axis = (1 if top else 2) + (0 if last else 1)
+        layout = "BHWC" if last else "BCHW"
+        case = f"corner_pool {layout} {shape} {name} {'Top' if top else 'Left'}"
+
+        def pool():
+            with torch.no_grad():
+                cummax_pool(grid, axis, True)
+
+        def gradient():
+            grid.grad = None
+            cummax_pool(grid, axis, True).backward(upstream)
+
+        yield case, "cummax", timed(pool, device)
+        yield f"{case} and gradient", "cummax", timed(gradient, device)
+    for batch, dtype, name in [(1, torch.float32, "f32"), (8, torch.bfloat16, "bf16")]:
+        if device == "cpu" and batch > 1:
+            continue
+        shape = [batch, 128, 128, 128]
+        maps = [torch.randn(shape, device=device).to(dtype).requires_grad_() for _ in range(2)]
+        upstream = torch.randn(shape, device=device).to(dtype)
+
+        def pair():
+            with torch.no_grad():
+                cummax_pool(maps[0], 1, True) + cummax_pool(maps[1], 2, True)
+
+        def gradients():
+            for grid in maps:
+                grid.grad = None
+            (cummax_pool(maps[0], 1, True) + cummax_pool(maps[1], 2, True)).backward(upstream)
+
+        yield f"corner_pool_pair {shape} {name}", "cummax", timed(pair, device)
+        yield f"corner_pool_pair {shape} {name} and gradients", "cummax", timed(gradients, device)
+
+
+def official_heatmap_loss(logits, target):
+    """CornerNet's loss with its clamp, over as many positives as there are."""
+    p = torch.clamp(torch.sigmoid(logits), 1e-4, 1 - 1e-4)
+    positive, negative = target.eq(1), target.lt(1)
+    of_positives = torch.log(p[positive]) * (1 - p[positive]) ** 2
+    of_negatives = torch.log(1 - p[negative]) * p[negative] ** 2 * (1 - target[negative]) ** 4
+    return -(of_positives.sum() + of_negatives.sum()) / positive.sum()
+
+
+def heatmap_focal_loss(device):
+    """Yields (case, variant, seconds): loss and gradient, the target given for nothing."""
+    for batch, dtype, name in [(1, torch.float32, "f32"), (8, torch.float32, "f32"), (8, torch.bfloat16, "bf16")]:
+        shape = [batch, 128, 128, CLASSES]
+        logits = (1.5 * torch.randn(shape, device=device) - 2.19).to(dtype).requires_grad_()
+        target = torch.zeros(shape, device=device)
+        target.view(-1)[:: 128 * 128 * CLASSES // 30] = 1.0
+
+        def gradient():
+            logits.grad = None
+            official_heatmap_loss(logits, target).backward()
+
+        seconds = timed(gradient, device)
+        for form in ["map", "boxes"]:
+            yield f"heatmap_focal_loss {shape} {name} {form}", "official loss", seconds
+
+
+def official_embedding_loss(first, last):
+    n = first.shape[1]
+    mean = (first + last) / 2
+    pull = (((first - mean) ** 2 + (last - mean) ** 2) / (n + 1e-4)).sum()
+    near = torch.relu(1 - (mean[:, None] - mean[:, :, None]).abs())
+    return 0.1 * pull + 0.1 * ((near - 1 / (n + 1e-4)) / (n * (n - 1) + 1e-4)).sum()
+
+
+def corner_losses(device):
+    """Yields (case, variant, seconds): losses and gradients of 30 boxes an image, gathered by index."""
+    batch, boxes, cells = 8, 30, 128 * 128
+    random = lambda *shape: torch.randn(*shape, device=device)
+    indices = [torch.randint(0, cells, (batch, boxes), device=device) for _ in range(2)]
+    maps = [random(batch, cells).requires_grad_() for _ in range(2)]
+    offsets, targets = random(batch, cells, 2).requires_grad_(), random(batch, boxes, 2)
+
+    def embedding():
+        maps[0].grad = maps[1].grad = None
+        official_embedding_loss(*[maps[i].gather(1, indices[i]) for i in range(2)]).backward()
+
+    def offset():
+        offsets.grad = None
+        picked = offsets.gather(1, indices[0][..., None].expand(-1, -1, 2))
+        loss = torch.nn.functional.smooth_l1_loss(picked, targets, reduction="sum")
+        (loss / (batch * boxes + 1e-4)).backward()
+
+    yield "corner_embedding_loss [8, 128, 128] f32", "official loss", timed(embedding, device)
+    yield "corner_offset_loss [8, 128, 128] f32", "official loss", timed(offset, device)
 
 
 ATTENTION = [
@@ -151,8 +340,8 @@ def attention(device):
                 def backward():
                     torch.autograd.grad(out, projection, dout, retain_graph=True)
 
-                yield f"{case} forward", variant, timed(forward, device)
-                yield f"{case} backward", variant, timed(backward, device)
+                yield f"{case} forward", f"PyTorch {variant}", timed(forward, device)
+                yield f"{case} backward", f"PyTorch {variant}", timed(backward, device)
 
 
 def ours(path):
@@ -163,9 +352,16 @@ def ours(path):
     return {(match[1], match[2]): float(match[3]) / 1e3 for match in found}
 
 
-def peer(case):
-    """Whose the variants of a case are."""
-    return "PyTorch" if case.startswith("attention") else "torchvision"
+CASES = [
+    attention,
+    corner_decode,
+    corner_losses,
+    corner_pool,
+    heatmap_focal_loss,
+    nms,
+    sigmoid_focal_loss,
+    soft_nms,
+]
 
 
 def main():
@@ -175,10 +371,10 @@ def main():
         if device == "cuda" and not torch.cuda.is_available():
             print("not measured: cuda: torch finds no GPU")
             continue
-        for case, variant, seconds in itertools.chain(attention(device), nms(device), sigmoid_focal_loss(device)):
+        for case, variant, seconds in itertools.chain.from_iterable(case(device) for case in CASES):
             mine = times.get((case, device))
             ratio = f", {seconds / mine:.1f} times ocelli's {1e3 * mine:.3f} ms" if mine else ""
-            print(f"{case} on {device}: {peer(case)} {variant} {1e3 * seconds:.3f} ms{ratio}", flush=True)
+            print(f"{case} on {device}: {variant} {1e3 * seconds:.3f} ms{ratio}", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@
 // archs: sm_80
 
 #include "common/box.cuh"
+#include "common/candidates.cuh"
+#include "common/long_sort.cuh"
 #include "common/order.cuh"
 
 namespace {
@@ -41,40 +43,16 @@ struct Scalars {
 };
 static_assert(sizeof(Scalars) == 24, "mirrored by the host");
 
-struct Candidate {
-  float4 box;
-  int label;
+__device__ Key key_of(const Image& image, int index, float score_threshold) {
+  if (index >= image.live) return kNoKey;
+  const float score = image.scores[index];
+  const bool takes_part = score == score && !(score <= score_threshold) && is_finite_box(image.boxes[index]);
+  return takes_part ? sort_key(score, index) : kNoKey;
+}
 
-  __device__ bool suppresses(const Candidate& other, float threshold) const {
-    return label == other.label && iou_exceeds(box, other.box, threshold);
-  }
-};
-
-// The boxes of one image, in the caller's order.
-struct Image {
-  const float4* boxes;
-  const float* scores;
-  const int* classes;
-  int live;
-
-  __device__ Image(const float4* all_boxes, const float* all_scores, const int* all_classes, const int* counts,
-          int image, int boxes_per_image) {
-    const long long first = static_cast<long long>(image) * boxes_per_image;
-    boxes = all_boxes + first;
-    scores = all_scores == nullptr ? nullptr : all_scores + first;
-    classes = all_classes == nullptr ? nullptr : all_classes + first;
-    live = counts == nullptr ? boxes_per_image : min(max(counts[image], 0), boxes_per_image);
-  }
-
-  __device__ Key key(int index, float score_threshold) const {
-    if (index >= live) return kNoKey;
-    const float score = scores[index];
-    const bool takes_part = score == score && !(score <= score_threshold) && is_finite_box(boxes[index]);
-    return takes_part ? sort_key(score, index) : kNoKey;
-  }
-
-  __device__ Candidate candidate(int index) const { return {boxes[index], classes == nullptr ? 0 : classes[index]}; }
-};
+__device__ __forceinline__ bool suppresses(const Candidate& keeper, const Candidate& other, float threshold) {
+  return keeper.label == other.label && iou_exceeds(keeper.box, other.box, threshold);
+}
 
 struct Tile {
   Candidate candidates[kTile];
@@ -95,7 +73,7 @@ struct Tile {
     unsigned word = 0;
     if (alive[row / 32] >> row % 32 & 1) {
       for (int column = max(first, row + 1); column < first + 32; ++column) {
-        if (candidates[row].suppresses(candidates[column], threshold)) word |= 1u << (column - first);
+        if (suppresses(candidates[row], candidates[column], threshold)) word |= 1u << (column - first);
       }
     }
     overlaps[row][first / 32] = word;
@@ -135,7 +113,7 @@ struct Tile {
         const Candidate keeper = candidates[w * 32 + __ffs(bits) - 1];
 #pragma unroll
         for (int s = 0; s < Slots; ++s) {
-          if (open >> s & 1 && keeper.suppresses(held[s], threshold)) open &= ~(1u << s);
+          if (open >> s & 1 && suppresses(keeper, held[s], threshold)) open &= ~(1u << s);
         }
       }
     }
@@ -182,8 +160,8 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   const Image image(boxes, scores, classes, counts, blockIdx.x, p.boxes_per_image);
   int length = 2;
   while (length < image.live) length *= 2;
-  for (int i = threadIdx.x; i < length; i += kThreads) keys[i] = image.key(i, p.score_threshold);
-  block_sort(keys, length);
+  for (int i = threadIdx.x; i < length; i += kThreads) keys[i] = key_of(image, i, p.score_threshold);
+  long_sort(keys, length, image.live);
 
   Candidate held[kSlots];
   unsigned alive = 0;
@@ -207,14 +185,15 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 
 // Sorts runs of kRun keys into keys [B, P], P = gridDim.x * kRun, pads the outputs with -1 and sets
 // the count before the first chunk, chunk_kept [B, P / kChunk + 1], to 0.
-extern "C" __global__ void __launch_bounds__(kThreads)
+// One block a multiprocessor is enough to promise: for two, ptxas spills on sm_90.
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
   nms_sort_f32(Scalars p, const float4* boxes, const float* scores, const int* counts, Key* keys, int* indices,
         int* chunk_kept) {
   __shared__ Key run[kRun];
   const Image image(boxes, scores, nullptr, counts, blockIdx.y, p.boxes_per_image);
   const int first = blockIdx.x * kRun;
-  for (int i = threadIdx.x; i < kRun; i += kThreads) run[i] = image.key(first + i, p.score_threshold);
-  block_sort(run, kRun);
+  for (int i = threadIdx.x; i < kRun; i += kThreads) run[i] = key_of(image, first + i, p.score_threshold);
+  long_sort(run, kRun, max(image.live - first, 0));
   Key* out = keys + (static_cast<long long>(blockIdx.y) * gridDim.x + blockIdx.x) * kRun;
   for (int i = threadIdx.x; i < kRun; i += kThreads) out[i] = run[i];
   int* image_indices = indices + static_cast<long long>(blockIdx.y) * p.max_output;
@@ -283,7 +262,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     const Candidate candidate = image.candidate(key_index(later));
     bool suppressed = false;
     for (int k = 0; k < kept - before && !suppressed; ++k) {
-      suppressed = keepers[k].suppresses(candidate, p.iou_threshold);
+      suppressed = suppresses(keepers[k], candidate, p.iou_threshold);
     }
     if (suppressed) keys[place] = kNoKey;
   }

@@ -13,12 +13,11 @@
 //          src/reference/sigmoid_focal_loss.rs
 // archs: sm_80
 
-#include "common/numeric.cuh"
+#include "common/focal.cuh"
 #include "common/params.cuh"
 #include "common/reduce.cuh"
 #include "common/vec.cuh"
 
-#include <cfloat>
 #include <cstddef>
 
 constexpr int kThreads = 256;
@@ -43,33 +42,6 @@ static_assert(offsetof(Scalars, by_classes) == 16, "mirrored by the host");
 static_assert(offsetof(Scalars, positive_weight) == 24, "mirrored by the host");
 static_assert(offsetof(Scalars, aligned) == 44, "mirrored by the host");
 
-struct Element {
-  float loss;
-  float slope;
-};
-
-// Unweighted loss and slope at z, which grows towards the wrong answer: the logit of a negative,
-// minus that of a positive. One exponential t = exp(-|z|) gives sigmoid(|z|) = 1 / (1 + t),
-// sigmoid(-|z|) = t / (1 + t) and softplus(z) = max(z, 0) + ln(1 + t), each exact in its tail.
-// STANDARD: gamma is 2 and nothing is smoothed.
-template <typename T, bool STANDARD>
-__device__ __forceinline__ Element focal(float z, const Scalars& scalars) {
-  const float t = exp_of_minus<T>(fabsf(z));
-  const float larger = reciprocal(1.0f + t);
-  const float smaller = t * larger;
-  const float wrong = z < 0.0f ? smaller : larger;
-  const float right = z < 0.0f ? larger : smaller;
-  float entropy = fmaxf(z, 0.0f) + ln_1p<T>(t);
-  if (!STANDARD && scalars.smoothed != 0.0f) entropy -= scalars.smoothed * z;
-  const float focus = STANDARD ? wrong * wrong : powf(wrong, scalars.gamma);
-  const float gamma = STANDARD ? 2.0f : scalars.gamma;
-  const float smoothed = STANDARD ? 0.0f : scalars.smoothed;
-  // At infinity `right` is 0, and 0 times the largest number is the limit that 0 times infinity is
-  // not.
-  const float pull = gamma * right * fminf(entropy, FLT_MAX);
-  return {focus * entropy, focus * (pull + (wrong - smoothed))};
-}
-
 // Elements of one thread, of which `count` exist: their place in the tile, and their values, which
 // become gradients.
 template <typename T>
@@ -87,7 +59,7 @@ __device__ __forceinline__ float negatives(Span<T>& span, const Scalars& scalars
   float sum = 0.0f;
 #pragma unroll
   for (int i = 0; i < kVector<T>; ++i) {
-    const Element element = focal<T, true>(span.values[i], scalars);
+    const Element element = focal<T, true>(span.values[i], 2.0f, 0.0f);
     sum += element.loss;
     if (GRADIENT) span.values[i] = slope * element.slope;
   }
@@ -112,7 +84,7 @@ __device__ __forceinline__ float mixture(Span<T>& span, const Scalars& scalars, 
     const bool positive = label == column;
     const float z = positive ? -span.values[i] : span.values[i];
     const float weight = positive ? scalars.positive_weight : scalars.negative_weight;
-    const Element element = focal<T, STANDARD>(z, scalars);
+    const Element element = focal<T, STANDARD>(z, scalars.gamma, scalars.smoothed);
     if (counted) sum += weight * element.loss;
     const float slope = weight * scale * element.slope;
     if (GRADIENT) span.values[i] = counted ? (positive ? -slope : slope) : 0.0f;

@@ -7,15 +7,25 @@
 
 mod attention;
 mod bench;
+mod corner_decode;
+mod corner_losses;
+mod corner_pool;
+mod heatmap_focal_loss;
 mod nms;
 mod sigmoid_focal_loss;
+mod soft_nms;
 
 use bench::Bench;
 
 fn main() {
     let mut bench = Bench::new();
     attention::run(&mut bench);
+    corner_losses::run(&mut bench);
+    corner_pool::run(&mut bench);
+    heatmap_focal_loss::run(&mut bench);
+    corner_decode::run(&mut bench);
     nms::run(&mut bench);
     sigmoid_focal_loss::run(&mut bench);
+    soft_nms::run(&mut bench);
     bench.finish();
 }

@@ -7,7 +7,7 @@ use ocelli::testing::strategy::SplitMix;
 use ocelli::{Device, Tensor};
 
 /// Boxes in clusters of about ten, as anchors around an object are; scores uniform.
-fn inputs(device: &Device, images: usize, boxes: usize) -> [Tensor; 3] {
+pub(crate) fn inputs(device: &Device, images: usize, boxes: usize) -> [Tensor; 3] {
     let mut random = SplitMix(3);
     let mut unit = || (random.next() >> 40) as f32 / (1u64 << 24) as f32;
     let all = images * boxes;

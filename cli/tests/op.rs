@@ -364,3 +364,176 @@ fn attention_gives_outputs_and_gradients_on_every_device() {
         "{error}"
     );
 }
+
+#[test]
+fn corner_pools_agree_with_the_reference_and_need_a_direction() {
+    let scratch = Scratch::new("corner-pool");
+    let input = scratch.file("in.safetensors");
+    let map = |start: usize| {
+        let values: Vec<f32> = (start..start + 60).map(|i| ((i * 7) % 13) as f32).collect();
+        Tensor::from_vec(values, &[1, 5, 4, 3], &Device::Cpu).unwrap()
+    };
+    let tensors = BTreeMap::from([
+        ("x".into(), map(0)),
+        ("vertical".into(), map(1)),
+        ("horizontal".into(), map(2)),
+        ("dout".into(), map(3)),
+    ]);
+    write_tensors(&input, &tensors).unwrap();
+    for (name, setting, outputs) in [
+        ("corner_pool", "direction=bottom", &["dx", "out"][..]),
+        (
+            "corner_pool_pair",
+            "corner=top_left",
+            &["dhorizontal", "dvertical", "out"],
+        ),
+    ] {
+        let files = ["reference", "cpu"].map(|device| {
+            let output = scratch.file(&format!("{name}-{device}"));
+            let run = op(
+                name,
+                &input,
+                &output,
+                &["--device", device, "--set", setting],
+            );
+            assert!(
+                run.status.success(),
+                "{}",
+                String::from_utf8_lossy(&run.stderr)
+            );
+            TensorFile::open(&output).unwrap()
+        });
+        assert_eq!(files[0].names(), outputs);
+        for output in outputs {
+            let values = |file: &TensorFile| file.tensor(output).unwrap().to_vec::<f32>().unwrap();
+            assert_eq!(values(&files[0]), values(&files[1]), "{name} {output}");
+        }
+        let missing = op(name, &input, &scratch.file("none"), &["--device", "cpu"]);
+        let key = setting.split('=').next().unwrap();
+        let text = String::from_utf8_lossy(&missing.stderr).into_owned();
+        assert!(
+            text.contains(&format!("--set {key}=.. is missing")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_heatmap_loss_keeps_its_targets_exact_in_every_type() {
+    let scratch = Scratch::new("heatmap");
+    let input = scratch.file("in.safetensors");
+    let logits = (0..24).map(|i| i as f32 / 4.0 - 3.0).collect();
+    let logits = Tensor::from_vec::<f32>(logits, &[1, 3, 4, 2], &Device::Cpu).unwrap();
+    // In bf16 this would be 1, and so a positive.
+    let mut target = vec![0.999f32; 24];
+    target[5] = 1.0;
+    let target = Tensor::from_vec(target, &[1, 3, 4, 2], &Device::Cpu).unwrap();
+    let tensors = BTreeMap::from([("logits".into(), logits), ("target".into(), target)]);
+    write_tensors(&input, &tensors).unwrap();
+    let mut losses = Vec::new();
+    for device in ["reference", "cpu"] {
+        for dtype in ["f32", "bf16"] {
+            let output = scratch.file(&format!("{device}-{dtype}"));
+            let settings = ["--device", device, "--dtype", dtype, "--set", "clamp=1e-4"];
+            let run = op("heatmap_focal_loss", &input, &output, &settings);
+            assert!(
+                run.status.success(),
+                "{}",
+                String::from_utf8_lossy(&run.stderr)
+            );
+            let file = TensorFile::open(&output).unwrap();
+            assert_eq!(file.names(), ["dlogits", "loss"]);
+            losses.push(file.tensor("loss").unwrap().to_vec::<f32>().unwrap()[0]);
+        }
+    }
+    for loss in &losses {
+        assert!((loss - losses[0]).abs() <= 1e-6 * losses[0], "{losses:?}");
+    }
+}
+
+/// Runs an op on the CPU and by the reference, and returns what both wrote, which must have the same bits.
+fn agreed(scratch: &Scratch, name: &str, input: &Path, more: &[&str]) -> TensorFile {
+    let files = ["reference", "cpu"].map(|device| {
+        let output = scratch.file(device);
+        let run = op(
+            name,
+            input,
+            &output,
+            &[more, &["--device", device]].concat(),
+        );
+        let error = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{error}");
+        output
+    });
+    assert_eq!(
+        std::fs::read(&files[0]).unwrap(),
+        std::fs::read(&files[1]).unwrap()
+    );
+    TensorFile::open(&files[1]).unwrap()
+}
+
+#[test]
+fn the_first_command_of_the_readme_runs() {
+    let boxes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/boxes.safetensors");
+    let scratch = Scratch::new("readme");
+    let kept = agreed(&scratch, "nms", &boxes, &["--set", "iou_threshold=0.5"]);
+    let indices = kept.tensor("indices").unwrap().to_vec::<i32>().unwrap();
+    assert_eq!(indices, [3, 0, 6, 7, -1, -1, -1, -1]);
+}
+
+#[test]
+fn soft_nms_lowers_scores() {
+    let scratch = Scratch::new("soft-nms");
+    let input = scratch.file("in.safetensors");
+    nms_input(&input);
+    for method in ["linear", "gaussian"] {
+        let method = format!("method={method}");
+        let settings = [
+            "--set",
+            &method,
+            "--set",
+            "inclusive=true",
+            "--set",
+            "max_output=3",
+        ];
+        let kept = agreed(&scratch, "soft_nms", &input, &settings);
+        let indices = kept.tensor("indices").unwrap().to_vec::<i32>().unwrap();
+        let scores = kept.tensor("scores").unwrap().to_vec::<f32>().unwrap();
+        assert_eq!(indices, [1, 2, 0], "{method}");
+        assert!(scores[0] == 0.9 && scores[1] == 0.7 && scores[2] < 0.4);
+    }
+    let run = op(
+        "soft_nms",
+        &input,
+        &scratch.file("out"),
+        &["--set", "method=hard"],
+    );
+    assert!(!run.status.success());
+    let error = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(error.contains("method=hard"), "{error}");
+}
+
+#[test]
+fn corner_decode_pairs_two_corners() {
+    let scratch = Scratch::new("corner-decode");
+    let input = scratch.file("in.safetensors");
+    let mut tensors = BTreeMap::new();
+    for (kind, peak) in [("tl", 1usize), ("br", 14)] {
+        let mut logits = vec![-20f32; 16];
+        logits[peak] = 2.0;
+        let map = |values: Vec<f32>, last| {
+            Tensor::from_vec(values, &[1, 4, 4, last], &Device::Cpu).unwrap()
+        };
+        tensors.insert(format!("{kind}_heat"), map(logits, 1));
+        tensors.insert(format!("{kind}_embed"), map(vec![0.5; 16], 1));
+        tensors.insert(format!("{kind}_offset"), map(vec![0.25; 32], 2));
+    }
+    write_tensors(&input, &tensors).unwrap();
+    for dtype in ["f32", "f16", "bf16"] {
+        let settings = ["--dtype", dtype, "--set", "topk=3", "--set", "num_dets=2"];
+        let found = agreed(&scratch, "corner_decode", &input, &settings);
+        let boxes = found.tensor("boxes").unwrap().to_vec::<f32>().unwrap();
+        assert_eq!(boxes[..4], [1.25, 0.25, 2.25, 3.25], "{dtype}");
+        assert_eq!(found.names(), ["boxes", "classes", "count", "scores"]);
+    }
+}

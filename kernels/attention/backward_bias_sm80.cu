@@ -155,7 +155,7 @@ __device__ __forceinline__ void bias_gradient(const BackwardScalars& scalars, co
 }
 
 #define BIAS_GRADIENT(SYMBOL, T, SHAPE)                                                          \
-  extern "C" __global__ void __launch_bounds__(SHAPE::kThreads)                                  \
+  extern "C" __global__ void __launch_bounds__(SHAPE::kThreads, 1)                               \
   SYMBOL(const __grid_constant__ BackwardScalars scalars, Blocks blocks, const T* q, const T* k, \
          const T* v, const T* dout, const T* bias, const float* log_sum_exps,                    \
          const float* deltas, const int* kv_lengths, const int* offsets_q, const int* offsets_k, \

@@ -33,11 +33,12 @@ struct KeyInputs {
   Limits limits;
 };
 
-// Starts the copies of one round's queries, output gradients and statistics.
+// Starts the copies of one round's queries, output gradients and statistics, by `threads` threads.
 template <typename Shape, typename T>
 __device__ __forceinline__ void fetch_queries(const BackwardScalars& scalars,
                                               const KeyInputs<T>& inputs, const Sequence& sequence,
-                                              unsigned stage, int head, int tile) {
+                                              unsigned stage, int head, int tile,
+                                              int threads) {
   const AttentionScalars& forward = scalars.forward;
   const int first = tile * Shape::COLUMNS;
   const int present = sequence.queries.count - first;
@@ -47,9 +48,9 @@ __device__ __forceinline__ void fetch_queries(const BackwardScalars& scalars,
   const T* dout = inputs.dout + start_of(scalars.dout, sequence.batch, sequence.queries, head) +
                   first * scalars.dout.token;
   SwizzledTile<Shape::D>{stage}.copy_rows(q, forward.q.token, Shape::COLUMNS, present, chunks,
-                                          threadIdx.x, Shape::kThreads);
+                                          threadIdx.x, threads);
   SwizzledTile<Shape::D>{stage + Shape::kTileBytes}.copy_rows(
-      dout, scalars.dout.token, Shape::COLUMNS, present, chunks, threadIdx.x, Shape::kThreads);
+      dout, scalars.dout.token, Shape::COLUMNS, present, chunks, threadIdx.x, threads);
   const bool packed = inputs.limits.offsets_q != nullptr;
   const long long start = statistics_start(scalars, sequence, head, packed) + first;
   constexpr int kCopies = Shape::kStatisticsBytes / 16;
@@ -136,7 +137,7 @@ __device__ __forceinline__ void key_gradients(const BackwardScalars& scalars, co
   float of_dk[M][D / 8][4] = {}, of_dv[M][D / 8][4] = {};
   int head = block.head * group, query_tile = first_tile;
   if (tiles > 0) {
-    fetch_queries<Shape>(scalars, inputs, sequence, stages, head, query_tile);
+    fetch_queries<Shape>(scalars, inputs, sequence, stages, head, query_tile, Shape::kThreads);
   }
   commit_copies();
   for (int round = 0; round < tiles * group; ++round) {
@@ -151,7 +152,7 @@ __device__ __forceinline__ void key_gradients(const BackwardScalars& scalars, co
     __syncthreads();
     if (round + 1 < tiles * group) {
       fetch_queries<Shape>(scalars, inputs, sequence, stages + (round + 1) % 2 * Shape::kStageBytes,
-                           head, query_tile);
+                           head, query_tile, Shape::kThreads);
     }
     commit_copies();
     if (live <= 0) continue;

@@ -21,16 +21,8 @@ using KeyBlock128 = KeyBlock<128, 1, 8, 32, 32>;
 // Here 16 keys' dk or dv alone do, so each is made by blocks of its own.
 using KeyBlock256 = KeyBlock<256, 1, 4, 16, 16>;
 
-// Under a causal mask the first keys are seen by the most queries; what is long should not start
-// last.
-__device__ __forceinline__ Block first_keys_first(const Blocks& blocks) {
-  Block block = this_block(blocks);
-  block.tile = blocks.tiles - 1 - block.tile;
-  return block;
-}
-
 #define KEY_GRADIENTS(SYMBOL, T, SHAPE, DK, DV)                                                  \
-  extern "C" __global__ void __launch_bounds__(SHAPE::kThreads)                                  \
+  extern "C" __global__ void __launch_bounds__(SHAPE::kThreads, 1)                               \
   SYMBOL(const __grid_constant__ BackwardScalars scalars, Blocks blocks, const T* q, const T* k, \
          const T* v, const T* dout, const T* bias, const float* log_sum_exps,                    \
          const float* deltas, const int* kv_lengths, const int* offsets_q, const int* offsets_k, \
@@ -39,7 +31,7 @@ __device__ __forceinline__ Block first_keys_first(const Blocks& blocks) {
                               v,    dout,                                                        \
                               bias, log_sum_exps,                                                \
                               deltas, {kv_lengths, offsets_q, offsets_k}};                       \
-    key_gradients<SHAPE, DK, DV>(scalars, first_keys_first(blocks), inputs, dk, dv);              \
+    key_gradients<SHAPE, DK, DV>(scalars, first_block_first(blocks), inputs, dk, dv);             \
   }
 
 KEY_GRADIENTS(attention_backward_keys_d64_f16, __half, KeyBlock64, true, true)

@@ -16,11 +16,11 @@
 
 // How a block is laid out. A warp owns 16 M queries; keys come in tiles of COLUMNS through two
 // stages, and STEP of them are in registers at a time.
-template <int D_, int M_, int COLUMNS_, int STEP_>
+template <int D_, int M_, int WARPS_, int COLUMNS_, int STEP_>
 struct QueryBlock {
-  static constexpr int D = D_, M = M_, COLUMNS = COLUMNS_, STEP = STEP_;
-  static constexpr int kThreads = 128;
-  static constexpr int kQueries = 16 * M * kThreads / 32;
+  static constexpr int D = D_, M = M_, WARPS = WARPS_, COLUMNS = COLUMNS_, STEP = STEP_;
+  static constexpr int kThreads = 32 * WARPS;
+  static constexpr int kQueries = 16 * M * WARPS;
   static constexpr int kOwnBytes = kQueries * D * 2;   // queries, then output gradients
   static constexpr int kTileBytes = COLUMNS * D * 2;   // keys, then values
   static constexpr int kStageBytes = 2 * kTileBytes;
@@ -28,11 +28,12 @@ struct QueryBlock {
   static_assert(kStatisticsGroup % kQueries == 0, "a tile's statistics exist");
 };
 
-// 32 queries a warp, so that each operand loaded from shared memory meets 32 rows; at D = 256 the
-// sums of 16 fill 128 registers. 64, 96 and 96 KiB of shared memory fit every GPU since sm_80.
-using QueryBlock64 = QueryBlock<64, 2, 64, 32>;
-using QueryBlock128 = QueryBlock<128, 2, 32, 16>;
-using QueryBlock256 = QueryBlock<256, 1, 16, 16>;
+// 32 queries a warp, so that each operand loaded from shared memory meets 32 rows; the sums of so
+// many would not leave room for scores from D = 128 on. 64, 96 and 96 KiB of shared memory fit
+// every GPU since sm_80.
+using QueryBlock64 = QueryBlock<64, 2, 4, 64, 32>;
+using QueryBlock128 = QueryBlock<128, 1, 8, 32, 32>;
+using QueryBlock256 = QueryBlock<256, 1, 4, 16, 16>;
 
 template <typename T>
 struct QueryInputs {
@@ -150,7 +151,7 @@ __device__ __forceinline__ void query_gradients(const BackwardScalars& scalars, 
 }
 
 #define QUERY_GRADIENTS(SYMBOL, T, SHAPE)                                                        \
-  extern "C" __global__ void __launch_bounds__(SHAPE::kThreads)                                  \
+  extern "C" __global__ void __launch_bounds__(SHAPE::kThreads, 1)                               \
   SYMBOL(const __grid_constant__ BackwardScalars scalars, Blocks blocks, const T* q, const T* k, \
          const T* v, const T* dout, const T* bias, const float* log_sum_exps,                    \
          const float* deltas, const int* kv_lengths, const int* offsets_q, const int* offsets_k, \

@@ -3,8 +3,8 @@
 // Reads:   out, dout [B, Nq, H, D] T, strided; lse [B, H, Nq] or packed [H, Tq] f32; dlse like lse
 //          or null; offsets_q
 // Writes:  log_sum_exps, deltas f32, per head in groups of kStatisticsGroup queries
-//          (backward_scalars.cuh): lse * log2(e) and sum(dout * out) - dlse; infinity and 0 for
-//          a query that sees nothing and for the places behind the last query, so that each
+//          (backward_scalars.cuh): lse, in base 2 for 16-bit elements, and sum(dout * out) - dlse;
+//          infinity and 0 for a query that sees nothing and for the places behind the last query, so that each
 //          probability of theirs is exp(s - infinity) = 0
 // Launch:  <<<B * H * groups, 128>>>
 // Order:   8 lanes sum a query's elements, each its own in order, then in a fixed tree
@@ -64,8 +64,9 @@ __device__ __forceinline__ void statistics_of(const BackwardScalars& scalars, co
     const bool seeing = log_sum != -kInfinity;
     const float upstream = seeing && dlse != nullptr ? dlse[row + query] : 0.0f;
     // An infinite sum came of an infinite score, whose row is NaN.
-    const float base2 = log_sum == kInfinity ? __int_as_float(0x7fffffff) : log_sum * kLog2E;
-    log_sum_exps[to + query] = seeing ? base2 : kInfinity;
+    const float unit = sizeof(T) == 2 ? kLog2E : 1.0f;
+    const float of_seeing = log_sum == kInfinity ? __int_as_float(0x7fffffff) : log_sum * unit;
+    log_sum_exps[to + query] = seeing ? of_seeing : kInfinity;
     deltas[to + query] = seeing ? sum - upstream : 0.0f;
   }
 }

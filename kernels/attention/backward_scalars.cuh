@@ -31,3 +31,11 @@ __device__ __forceinline__ long long statistics_start(const BackwardScalars& sca
   const int group = sequence.queries.first / kStatisticsGroup + sequence.batch;
   return head * scalars.statistics + 1LL * group * kStatisticsGroup;
 }
+
+// This block in the other order: under a causal mask the first keys are seen by the most queries,
+// and what is long should not start last.
+__device__ __forceinline__ Block first_block_first(const Blocks& blocks) {
+  Block block = this_block(blocks);
+  block.tile = blocks.tiles - 1 - block.tile;
+  return block;
+}

@@ -200,12 +200,11 @@ __device__ __forceinline__ void differentiate(float (&scores)[M][N][4], float (&
     scores[m][n][e] = exp2_approximate(fmaf(scores[m][n][e], unit, -log_sum_exp(m, n, e)));
     slopes[m][n][e] *= scores[m][n][e];
   });
-  if (masked || head.bias != nullptr) {
+  if (masked) {
     for_each_element<M, N>([&](int m, int n, int e) {
       const int key = place.key(m, n, e);
       const bool sees = contains(seen_by(head.scalars, head.sequence, place.query(m, n, e)), key);
-      // A bias of -infinity masks, too: its pair has no part in a gradient, whatever dout is.
-      slopes[m][n][e] = sees && scores[m][n][e] != 0.0f ? slopes[m][n][e] : 0.0f;
+      slopes[m][n][e] = sees ? slopes[m][n][e] : 0.0f;
       scores[m][n][e] = sees ? scores[m][n][e] : 0.0f;
     });
   }

@@ -21,3 +21,16 @@ __device__ __forceinline__ bool iou_exceeds(float4 a, float4 b, float threshold)
   const float either = __fsub_rn(__fadd_rn(box_area(a), box_area(b)), intersection);
   return __fdiv_rn(intersection, either) > threshold;
 }
+
+// Intersection over union in the same order of operations, where a width or height is
+// (high - low) + extra: 0 for continuous coordinates, 1 for the indices of pixels. 0 where the boxes
+// do not meet; NaN where their areas are infinite.
+__device__ __forceinline__ float iou(float4 a, float4 b, float extra) {
+  const auto extent = [extra](float low, float high) { return __fadd_rn(__fsub_rn(high, low), extra); };
+  const auto area = [&](float4 box) { return __fmul_rn(extent(box.x, box.z), extent(box.y, box.w)); };
+  const float width = fmaxf(extent(fmaxf(a.x, b.x), fminf(a.z, b.z)), 0.0f);
+  const float height = fmaxf(extent(fmaxf(a.y, b.y), fminf(a.w, b.w)), 0.0f);
+  const float intersection = __fmul_rn(width, height);
+  if (!(intersection > 0.0f)) return 0.0f;
+  return __fdiv_rn(intersection, __fsub_rn(__fadd_rn(area(a), area(b)), intersection));
+}

@@ -13,8 +13,8 @@ __device__ __forceinline__ T warp_sum(T value) {
   return value;
 }
 
-// All threads of a one-dimensional block of THREADS take part, once per kernel; thread 0 holds the
-// sum.
+// All threads of a one-dimensional block of THREADS take part; thread 0 holds the sum. A barrier
+// lies between two calls.
 template <int THREADS>
 __device__ __forceinline__ double block_sum(double value) {
   static_assert(THREADS % 32 == 0 && THREADS <= 1024, "whole warps, and one warp adds their sums");

@@ -51,24 +51,34 @@ __device__ __forceinline__ unsigned pack(const float* values, __nv_bfloat16) {
   return __bfloat16_as_ushort(both.x) | static_cast<unsigned>(__bfloat16_as_ushort(both.y)) << 16;
 }
 
-// Loads 16 bytes from a 16-byte aligned address. The line is marked to leave the caches first: what
-// is streamed is read once. The calling thread alone takes part.
+// The elements of 16 bytes, as floats.
 template <typename T>
-__device__ __forceinline__ void load_vector(const T* from, float (&values)[kVector<T>]) {
+__device__ __forceinline__ void unpack_vector(uint4 words, float (&values)[kVector<T>]) {
   constexpr int kWord = 4 / sizeof(T);
-  const uint4 words = __ldcs(reinterpret_cast<const uint4*>(from));
   unpack(words.x, values, T());
   unpack(words.y, values + kWord, T());
   unpack(words.z, values + 2 * kWord, T());
   unpack(words.w, values + 3 * kWord, T());
 }
 
+// The 16 bytes that `unpack_vector` takes apart, each element rounded to nearest, ties to even.
+template <typename T>
+__device__ __forceinline__ uint4 pack_vector(const float (&values)[kVector<T>]) {
+  constexpr int kWord = 4 / sizeof(T);
+  return make_uint4(pack(values, T()), pack(values + kWord, T()), pack(values + 2 * kWord, T()),
+                    pack(values + 3 * kWord, T()));
+}
+
+// Loads 16 bytes from a 16-byte aligned address. The line is marked to leave the caches first: what
+// is streamed is read once. The calling thread alone takes part.
+template <typename T>
+__device__ __forceinline__ void load_vector(const T* from, float (&values)[kVector<T>]) {
+  unpack_vector<T>(__ldcs(reinterpret_cast<const uint4*>(from)), values);
+}
+
 // Stores 16 bytes to a 16-byte aligned address. By intrinsic: nvcc 13.0 splits a plain assignment
 // into four stores.
 template <typename T>
 __device__ __forceinline__ void store_vector(T* to, const float (&values)[kVector<T>]) {
-  constexpr int kWord = 4 / sizeof(T);
-  const uint4 words = make_uint4(pack(values, T()), pack(values + kWord, T()),
-                                 pack(values + 2 * kWord, T()), pack(values + 3 * kWord, T()));
-  __stwb(reinterpret_cast<uint4*>(to), words);
+  __stwb(reinterpret_cast<uint4*>(to), pack_vector<T>(values));
 }

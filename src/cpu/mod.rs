@@ -4,7 +4,14 @@
 //! has. This module knows neither tensors nor the CUDA backend.
 
 pub mod attention;
+pub mod corner_decode;
+pub mod corner_losses;
+pub mod corner_pool;
+pub mod corner_targets;
+pub mod heatmap_focal_loss;
 mod lanes;
 mod math;
 pub mod nms;
+mod order;
 pub mod sigmoid_focal_loss;
+pub mod soft_nms;

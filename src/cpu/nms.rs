@@ -1,5 +1,6 @@
 //! Non-maximum suppression: sorted keys, one greedy pass a class, classes and images in parallel.
 
+use super::order::sort_key;
 use crate::error::{Error, Result};
 use crate::params::Nms;
 use rayon::prelude::*;
@@ -26,14 +27,15 @@ pub struct Batch<'a> {
 }
 
 /// The boxes of one image that take part.
-struct Image<'a> {
-    boxes: &'a [[f32; 4]],
-    scores: &'a [f32],
-    classes: Option<&'a [i32]>,
+pub(super) struct Image<'a> {
+    pub(super) boxes: &'a [[f32; 4]],
+    pub(super) scores: &'a [f32],
+    pub(super) classes: Option<&'a [i32]>,
 }
 
 impl<'a> Batch<'a> {
-    fn check(&self) -> Result<()> {
+    /// Lengths must fit each other.
+    pub(super) fn check(&self, op: &'static str) -> Result<()> {
         let all = self.images * self.boxes_per_image;
         let lengths = [
             ("boxes", Some(self.boxes.len()), 4 * all),
@@ -44,13 +46,13 @@ impl<'a> Batch<'a> {
         for (argument, len, expected) in lengths {
             if len.is_some_and(|len| len != expected) {
                 let rule = format!("{expected} elements");
-                return Err(Error::input(OP, argument, rule, len.unwrap_or_default()));
+                return Err(Error::input(op, argument, rule, len.unwrap_or_default()));
             }
         }
         Ok(())
     }
 
-    fn image(&self, index: usize) -> Image<'a> {
+    pub(super) fn image(&self, index: usize) -> Image<'a> {
         let first = index * self.boxes_per_image;
         let live = self.counts.map_or(self.boxes_per_image, |counts| {
             (counts[index].max(0) as usize).min(self.boxes_per_image)
@@ -70,7 +72,7 @@ impl<'a> Batch<'a> {
 /// # Errors
 /// When lengths do not fit each other, or a scalar is out of its range.
 pub fn nms(batch: Batch<'_>, params: &Nms) -> Result<(Vec<i32>, Vec<i32>)> {
-    batch.check()?;
+    batch.check(OP)?;
     let max_output = params.check(batch.boxes_per_image)?;
     let mut indices = vec![-1; batch.images * max_output];
     let mut counts = vec![0; batch.images];
@@ -133,13 +135,7 @@ fn key(image: &Image<'_>, index: usize, score_threshold: Option<f32>) -> Option<
     let takes_part = !score.is_nan()
         && score_threshold.is_none_or(|threshold| score > threshold)
         && image.boxes[index].iter().all(|c| c.is_finite());
-    let bits = (score + 0.0).to_bits();
-    let ascending = if bits >> 31 == 1 {
-        !bits
-    } else {
-        bits | 1 << 31
-    };
-    takes_part.then(|| u64::from(!ascending) << 32 | index as u64)
+    takes_part.then(|| sort_key(score, index))
 }
 
 /// Places, out of those of one class in order, that greedy suppression keeps; at most `max_output`,

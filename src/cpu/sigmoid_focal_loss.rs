@@ -1,10 +1,6 @@
 //! Sigmoid focal loss on the CPU: one pass over the logits, vectorised over runs of negatives.
-//!
-//! With `z` the logit of a negative, or minus the logit of a positive, and `t = exp(-|z|)`, one
-//! exponential gives both tails exactly: `sigmoid(|z|) = 1 / (1 + t)`, `sigmoid(-|z|) = t / (1 +
-//! t)` and `softplus(z) = max(z, 0) + ln(1 + t)`.
 
-use super::math::{exp_of_minus, ln_1p};
+use super::math::focal;
 use crate::dtype::Float;
 use crate::error::{Error, Result};
 use crate::params::SigmoidFocalLoss;
@@ -227,41 +223,9 @@ impl Task {
         sum
     }
 
-    /// Unweighted loss and slope at `z`, which grows towards the wrong answer. `STANDARD`: gamma is
-    /// 2, nothing smoothed.
     #[inline(always)]
     fn element<const STANDARD: bool>(&self, z: f32) -> (f32, f32) {
-        let t = exp_of_minus(z.abs());
-        let larger = 1.0 / (1.0 + t);
-        let smaller = t * larger;
-        let (wrong, right) = if z < 0.0 {
-            (smaller, larger)
-        } else {
-            (larger, smaller)
-        };
-        let softplus = (if z > 0.0 { z } else { 0.0 }) + ln_1p(t);
-        let unsmoothed = STANDARD || self.smoothed == 0.0;
-        let entropy = if unsmoothed {
-            softplus
-        } else {
-            softplus - self.smoothed * z
-        };
-        let focus = if STANDARD {
-            wrong * wrong
-        } else {
-            wrong.powf(self.gamma)
-        };
-        // At infinity `right` is 0, and 0 times the largest number is the limit that 0 times
-        // infinity is not.
-        let bounded = if entropy > f32::MAX {
-            f32::MAX
-        } else {
-            entropy
-        };
-        (
-            focus * entropy,
-            focus * (self.gamma * right * bounded + wrong - self.smoothed),
-        )
+        focal::<STANDARD>(z, self.gamma, self.smoothed)
     }
 }
 

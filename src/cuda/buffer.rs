@@ -75,6 +75,12 @@ impl Buffer {
         self.context.synchronize()
     }
 
+    /// The elements converted to another float type, queued on the context's stream; `None` where one of the two is no
+    /// float type.
+    pub(crate) fn cast(&self, dtype: DType) -> Result<Option<Self>> {
+        super::cast::run(self, dtype)
+    }
+
     /// The context that the memory belongs to.
     pub fn context(&self) -> &Context {
         &self.context

@@ -147,8 +147,9 @@ impl Context {
 
     /// The function of a launch, allowed as much dynamic shared memory as the launch asks for.
     pub(super) fn function_for(&self, launch: &Launch) -> Result<CudaFunction> {
-        /// What a block may use without asking (CUDA C++ Programming Guide, compute capabilities).
-        const FREE_SHARED_BYTES: u32 = 48 * 1024;
+        /// A block may use 48 KiB without asking (CUDA C++ Programming Guide, compute capabilities), what its kernel
+        /// declares included; that is at most 16 KiB in kernels with dynamic shared memory.
+        const FREE_SHARED_BYTES: u32 = 32 * 1024;
         let function = self.function(launch.kernel)?;
         if launch.shared_bytes > FREE_SHARED_BYTES {
             let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;

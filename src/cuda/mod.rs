@@ -8,12 +8,20 @@
 
 pub mod attention;
 mod buffer;
+pub mod cast;
 mod context;
+pub mod corner_decode;
+pub mod corner_embedding_loss;
+pub mod corner_offset_loss;
+pub mod corner_pool;
+pub mod corner_targets;
 mod divisor;
+pub mod heatmap_focal_loss;
 mod image;
 mod launch;
 pub mod nms;
 pub mod sigmoid_focal_loss;
+pub mod soft_nms;
 mod workspace;
 
 pub use buffer::Buffer;
@@ -27,7 +35,15 @@ pub use workspace::WORKSPACE_ALIGNMENT;
 /// Every kernel that the host side launches.
 pub fn kernels() -> Vec<Kernel> {
     attention::kernels()
+        .chain(cast::kernels())
+        .chain(corner_decode::kernels())
+        .chain(corner_embedding_loss::kernels())
+        .chain(corner_offset_loss::kernels())
+        .chain(corner_pool::kernels())
+        .chain(corner_targets::kernels())
+        .chain(heatmap_focal_loss::kernels())
         .chain(nms::kernels())
         .chain(sigmoid_focal_loss::kernels())
+        .chain(soft_nms::kernels())
         .collect()
 }

@@ -165,13 +165,30 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (images, boxes) = (self.images, self.boxes_per_image);
+        writeln!(
+            f,
+            "{OP} [{images}, {boxes}], at most {} kept: {} bytes at least",
+            self.max_output,
+            images * (24 * boxes + 4 * self.max_output + 4)
+        )?;
         match &self.route {
-            Route::Block(block) => write!(f, "{block}"),
+            Route::Block(block) => write!(
+                f,
+                "  {block}: a block an image, whose boxes stay in registers (at most {BLOCK_BOXES}; more spill), and \
+                 8 bytes of shared memory a key of the next power of two (the sort's length)"
+            ),
             Route::Chunks { sort, merge, chunk } => {
+                writeln!(f, "  {sort}: runs of {RUN} keys (32 KiB of shared memory)")?;
+                writeln!(
+                    f,
+                    "  {} x {merge}: a key a thread, each launch doubling the runs",
+                    self.merges().count()
+                )?;
                 write!(
                     f,
-                    "{sort}; {} x {merge}; {} x {chunk}",
-                    self.merges().count(),
+                    "  {} x {chunk}: {CHUNK_BOXES} boxes a launch, two blocks a multiprocessor over all images (its \
+                     registers; each block resolves the chunk for itself)",
                     self.chunks()
                 )
             }
@@ -416,7 +433,9 @@ mod tests {
     fn boxes_that_fit_on_chip_take_one_launch() {
         assert_eq!(
             plan(5000).to_string(),
-            "nms_block_f32 <<<[8, 1, 1], [512, 1, 1], 65536 B>>>"
+            "nms [8, 5000], at most 300 kept: 969632 bytes at least\n  nms_block_f32 <<<[8, 1, 1], [512, 1, 1], 65536 \
+             B>>>: a block an image, whose boxes stay in registers (at most 5120; more spill), and 8 bytes of shared \
+             memory a key of the next power of two (the sort's length)"
         );
         assert_eq!(plan(5000).workspace_bytes(), 0);
     }
@@ -426,8 +445,11 @@ mod tests {
         let plan = plan(200_000);
         assert_eq!(
             plan.to_string(),
-            "nms_sort_f32 <<<[49, 8, 1], [512, 1, 1], 0 B>>>; 6 x nms_merge_keys <<<[392, 8, 1], [512, 1, 1], 0 B>>>; \
-             196 x nms_chunk_f32 <<<[33, 8, 1], [512, 1, 1], 0 B>>>"
+            "nms [8, 200000], at most 300 kept: 38409632 bytes at least\n  nms_sort_f32 <<<[49, 8, 1], [512, 1, 1], 0 \
+             B>>>: runs of 4096 keys (32 KiB of shared memory)\n  6 x nms_merge_keys <<<[392, 8, 1], [512, 1, 1], 0 \
+             B>>>: a key a thread, each launch doubling the runs\n  196 x nms_chunk_f32 <<<[33, 8, 1], [512, 1, 1], 0 \
+             B>>>: 1024 boxes a launch, two blocks a multiprocessor over all images (its registers; each block \
+             resolves the chunk for itself)"
         );
         assert!(plan.workspace_bytes() >= 2 * 8 * 8 * 200_704);
     }

@@ -3,14 +3,34 @@
 
 mod attention;
 mod check;
+mod corner_decode;
+mod corner_embedding_loss;
+mod corner_offset_loss;
+mod corner_pool;
+mod corner_targets;
+mod heatmap_focal_loss;
 mod nms;
 mod sigmoid_focal_loss;
+mod soft_nms;
 
 pub use attention::{
     Attended, AttentionGradient, AttentionMask, Sequences, Upstream, attention, attention_backward,
+    attention_probabilities,
+};
+pub use corner_decode::{CornerBoxes, CornerMaps, corner_decode};
+pub use corner_embedding_loss::{corner_embedding_loss, corner_embedding_loss_with_gradient};
+pub use corner_offset_loss::{corner_offset_loss, corner_offset_loss_with_gradient};
+pub use corner_pool::{
+    PairBits, corner_pool, corner_pool_backward, corner_pool_pair, corner_pool_pair_backward,
+    corner_pool_pair_with_bits, corner_pool_with_bits,
+};
+pub use corner_targets::{TargetMaps, corner_targets};
+pub use heatmap_focal_loss::{
+    HeatmapTargets, heatmap_focal_loss, heatmap_focal_loss_with_gradient,
 };
 pub use nms::{Kept, nms};
 pub use sigmoid_focal_loss::{sigmoid_focal_loss, sigmoid_focal_loss_with_gradient};
+pub use soft_nms::{SoftKept, soft_nms};
 
 /// Runs the arm of `$device`. Without the feature `cuda` no context exists, and its arm is not
 /// compiled.

@@ -66,7 +66,8 @@ pub fn nms(
     counts: Option<&Tensor>,
     params: &Nms,
 ) -> Result<Kept> {
-    let [images, boxes_per_image, max_output] = checked(boxes, scores, classes, counts, params)?;
+    let [images, boxes_per_image] = checked_boxes(OP, boxes, scores, classes, counts)?;
+    let max_output = params.check(boxes_per_image)?;
     let device = boxes.device();
     if images * max_output == 0 {
         return Ok(Kept {
@@ -101,23 +102,23 @@ pub fn nms(
     )
 }
 
-/// Checks everything and returns B, N and the length of the output.
-fn checked(
+/// Checks the tensors of an op on scored boxes and returns B and N.
+pub(super) fn checked_boxes(
+    op: &'static str,
     boxes: &Tensor,
     scores: &Tensor,
     classes: Option<&Tensor>,
     counts: Option<&Tensor>,
-    params: &Nms,
-) -> Result<[usize; 3]> {
+) -> Result<[usize; 2]> {
     let &[images, boxes_per_image, 4] = boxes.shape() else {
         return Err(Error::input(
-            OP,
+            op,
             "boxes",
             "[B, N, 4]",
             ShapeText(boxes.shape()),
         ));
     };
-    check::dtype(OP, "boxes", boxes, DType::F32)?;
+    check::dtype(op, "boxes", boxes, DType::F32)?;
     let per_box = [images, boxes_per_image];
     let others = [
         ("scores", Some(scores), DType::F32, &per_box[..]),
@@ -126,9 +127,9 @@ fn checked(
     ];
     for (argument, tensor, dtype, shape) in others {
         let Some(tensor) = tensor else { continue };
-        check::shape(OP, argument, tensor, shape)?;
-        check::dtype(OP, argument, tensor, dtype)?;
-        check::device(OP, argument, tensor, &boxes.device())?;
+        check::shape(op, argument, tensor, shape)?;
+        check::dtype(op, argument, tensor, dtype)?;
+        check::device(op, argument, tensor, &boxes.device())?;
     }
-    Ok([images, boxes_per_image, params.check(boxes_per_image)?])
+    Ok(per_box)
 }

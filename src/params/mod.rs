@@ -1,12 +1,27 @@
 //! Scalars of the ops, with their defaults and the values they may take.
 
 pub mod attention;
+mod corner_decode;
+mod corner_embedding_loss;
+mod corner_offset_loss;
+mod corner_pool;
+pub(crate) mod corner_targets;
+mod heatmap_focal_loss;
 pub(crate) mod nms;
 mod sigmoid_focal_loss;
+mod soft_nms;
 
 pub use attention::Attention;
+pub use corner_decode::CornerDecode;
+pub use corner_embedding_loss::CornerEmbeddingLoss;
+pub use corner_offset_loss::CornerOffsetLoss;
+pub use corner_pool::{Corner, Direction, Layout, Scan};
+pub use corner_targets::CornerTargets;
+pub(crate) use heatmap_focal_loss::Clamp;
+pub use heatmap_focal_loss::HeatmapFocalLoss;
 pub use nms::Nms;
 pub use sigmoid_focal_loss::SigmoidFocalLoss;
+pub use soft_nms::{SoftNms, SoftNmsMethod};
 
 use crate::error::{Error, Result};
 

@@ -32,21 +32,34 @@ impl Nms {
     /// Checks each scalar against its range and returns the length of the output for `boxes` boxes an image.
     pub(crate) fn check(&self, boxes: usize) -> Result<usize> {
         const OP: &str = "nms";
-        if boxes > MAX_BOXES {
-            let rule = format!("at most {MAX_BOXES} an image");
-            return Err(Error::input(OP, "boxes", rule, boxes));
-        }
-        let iou = self.iou_threshold;
-        let range = iou >= 0.0 && iou.is_finite();
-        scalar(OP, "iou_threshold", iou, "finite and at least 0", range)?;
+        check_threshold(OP, "iou_threshold", self.iou_threshold)?;
         if let Some(score) = self.score_threshold {
             scalar(OP, "score_threshold", score, "a number", !score.is_nan())?;
         }
-        let max_output = self.max_output.unwrap_or(boxes);
-        if max_output > boxes {
-            let rule = format!("at most the {boxes} boxes of an image");
-            return Err(Error::input(OP, "max_output", rule, max_output));
-        }
-        Ok(max_output)
+        check_max_output(OP, boxes, self.max_output)
     }
+}
+
+/// A threshold must be finite and at least 0.
+pub(super) fn check_threshold(op: &'static str, argument: &str, threshold: f32) -> Result<()> {
+    let range = threshold >= 0.0 && threshold.is_finite();
+    scalar(op, argument, threshold, "finite and at least 0", range)
+}
+
+/// The length of the output for `boxes` boxes an image, all of them by default.
+pub(super) fn check_max_output(
+    op: &'static str,
+    boxes: usize,
+    max_output: Option<usize>,
+) -> Result<usize> {
+    if boxes > MAX_BOXES {
+        let rule = format!("at most {MAX_BOXES} an image");
+        return Err(Error::input(op, "boxes", rule, boxes));
+    }
+    let max_output = max_output.unwrap_or(boxes);
+    if max_output > boxes {
+        let rule = format!("at most the {boxes} boxes of an image");
+        return Err(Error::input(op, "max_output", rule, max_output));
+    }
+    Ok(max_output)
 }

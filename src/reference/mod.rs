@@ -5,12 +5,24 @@
 //! formula with the backends where the mathematics leaves a choice.
 
 mod attention;
+mod corner_decode;
+mod corner_losses;
+mod corner_pool;
+mod corner_targets;
+mod heatmap_focal_loss;
 mod nms;
 mod sigmoid_focal_loss;
+mod soft_nms;
 
 pub use attention::{
     Attention, AttentionGradient, AttentionInputs, AttentionSequences, attention,
     attention_gradient, attention_probabilities, philox4x32,
 };
+pub use corner_decode::{CornerBox, CornerDecode, CornerMaps, corner_decode};
+pub use corner_losses::{offset_loss, pull_and_push};
+pub use corner_pool::{Lines, corner_pool, corner_pool_gradient, corner_pool_winners};
+pub use corner_targets::{CornerTargets, TargetMaps, corner_targets, gaussian_radius};
+pub use heatmap_focal_loss::{HeatmapFocalLoss, heatmap_focal_loss};
 pub use nms::{Nms, iou, nms};
 pub use sigmoid_focal_loss::{SigmoidFocalLoss, sigmoid_focal_loss};
+pub use soft_nms::{SoftNms, SoftNmsDecay, soft_nms};

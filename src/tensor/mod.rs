@@ -181,32 +181,26 @@ impl Tensor {
         }
     }
 
-    /// The elements converted to `dtype`, rounded to nearest, ties to even. A tensor of that type
-    /// is shared.
+    /// The elements converted to `dtype` on the tensor's device, rounded to nearest, ties to even; what is out of range
+    /// becomes infinite, NaN stays NaN. A tensor of that type is shared.
     ///
     /// # Errors
-    /// When one of the two types is `i32` and the other is not, or the tensor lies on CUDA.
+    /// When one of the two types is `i32` and the other is not, or the device is out of memory.
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
         if dtype == self.dtype() {
             return Ok(self.clone());
         }
-        match &self.storage {
-            Storage::Cpu(data) => {
-                let cast = data.cast(dtype).ok_or_else(|| {
-                    Error::input(
-                        "to_dtype",
-                        "dtype",
-                        "a float type for a float tensor",
-                        dtype,
-                    )
-                })?;
-                Ok(Self {
-                    shape: self.shape.clone(),
-                    storage: Storage::Cpu(Arc::new(cast)),
-                })
-            }
-            Storage::Cuda(_) => Err(Error::input("to_dtype", "device", "cpu", self.device())),
-        }
+        let storage = match &self.storage {
+            Storage::Cpu(data) => data.cast(dtype).map(|data| Storage::Cpu(Arc::new(data))),
+            Storage::Cuda(buffer) => buffer
+                .cast(dtype)?
+                .map(|buffer| Storage::Cuda(Arc::new(buffer))),
+        };
+        let rule = "a float type for a float tensor";
+        Ok(Self {
+            shape: self.shape.clone(),
+            storage: storage.ok_or_else(|| Error::input("to_dtype", "dtype", rule, dtype))?,
+        })
     }
 }
 

@@ -37,6 +37,17 @@ impl Target {
 
 #[cfg(feature = "cuda")]
 impl Cuda {
+    /// The same device with a stream that no other test launches on, and all kernels loaded: a capture would take in
+    /// what other threads launch on its stream.
+    pub fn for_capture(&self) -> Self {
+        let context = ocelli::cuda::Context::new(self.context.ordinal()).unwrap();
+        context.preload().unwrap();
+        Self {
+            context,
+            simulator: self.simulator,
+        }
+    }
+
     /// The launches of this thread since the last call, as the simulator saw them. Fails where it
     /// found anything wrong.
     pub fn launches(&self) -> Vec<ptxsim::report::LaunchReport> {

@@ -8,5 +8,12 @@ mod device;
 mod simulator;
 
 mod attention;
+mod cast;
+mod corner_decode;
+mod corner_losses;
+mod corner_pool;
+mod corner_targets;
+mod heatmap_focal_loss;
 mod nms;
 mod sigmoid_focal_loss;
+mod soft_nms;

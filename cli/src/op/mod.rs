@@ -1,16 +1,22 @@
 //! `ocelli op`: one op on the tensors of a file.
 
 mod attention;
+mod corner_decode;
+mod corner_pool;
+mod corner_pool_pair;
+mod heatmap_focal_loss;
 mod nms;
 mod sigmoid_focal_loss;
+mod soft_nms;
 
 use crate::settings::Settings;
 use crate::target::{self, Choice, Target};
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use ocelli::io::{TensorFile, write_tensors};
 use ocelli::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Named results.
 type Outputs = BTreeMap<String, Tensor>;
@@ -23,7 +29,16 @@ struct Op {
     run: fn(&Call) -> Result<Outputs>,
 }
 
-const OPS: [Op; 3] = [attention::OP, nms::OP, sigmoid_focal_loss::OP];
+const OPS: &[Op] = &[
+    attention::OP,
+    corner_decode::OP,
+    corner_pool::OP,
+    corner_pool_pair::OP,
+    heatmap_focal_loss::OP,
+    nms::OP,
+    sigmoid_focal_loss::OP,
+    soft_nms::OP,
+];
 
 /// Arguments of `ocelli op`.
 #[derive(clap::Args)]
@@ -84,6 +99,11 @@ impl Call {
         self.place(self.rounded(name)?)
     }
 
+    /// An input as it is stored, where the op computes: `--dtype` does not round it.
+    fn exact_input(&self, name: &str) -> Result<Tensor> {
+        self.place(self.inputs.tensor(name)?)
+    }
+
     /// As [`input`](Self::input), for one that may be missing.
     fn optional_input(&self, name: &str) -> Result<Option<Tensor>> {
         let present = self.inputs.contains(name);
@@ -116,6 +136,15 @@ impl Call {
             Target::Device(device) => Ok(tensor.to_device(device)?),
         }
     }
+}
+
+/// A setting without a default.
+fn required<T: FromStr<Err = String>>(settings: &Settings, key: &str) -> Result<T> {
+    let Some(value) = settings.optional::<String>(key)? else {
+        bail!("--set {key}=.. is missing");
+    };
+    let parsed = value.parse::<T>();
+    parsed.map_err(|rule| anyhow!("--set {key}={value}: {rule}"))
 }
 
 /// The values of a float tensor on the CPU, as the reference takes them.

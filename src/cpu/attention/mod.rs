@@ -8,10 +8,13 @@ mod backward;
 mod bias_gradient;
 mod dropout;
 mod forward;
+mod probabilities;
 mod problem;
 mod product;
 mod scores;
 mod slopes;
+#[cfg(test)]
+mod tests;
 mod tile;
 
 #[cfg(target_arch = "x86_64")]
@@ -26,6 +29,8 @@ use problem::{HeadsMut, Problem};
 use rayon::prelude::*;
 use slopes::{Buffers, Rows};
 
+pub use probabilities::probabilities;
+
 const OP: &str = "attention";
 
 /// Output and log-sum-exp. See [`ops::attention`](crate::ops::attention).
@@ -33,6 +38,18 @@ const OP: &str = "attention";
 /// # Errors
 /// When geometry, scalars or lengths do not fit each other.
 pub fn forward<T: Float>(
+    geometry: &Geometry,
+    params: &Attention,
+    qkv: Qkv<&[T]>,
+    mask: &Mask<&[T], &[i32]>,
+    out: &mut [T],
+    lse: &mut [f32],
+) -> Result<()> {
+    forward_with(&kernels(), geometry, params, qkv, mask, out, lse)
+}
+
+fn forward_with<T: Float>(
+    kernels: &Kernels<T>,
     geometry: &Geometry,
     params: &Attention,
     qkv: Qkv<&[T]>,
@@ -57,13 +74,12 @@ pub fn forward<T: Float>(
         unsafe { out.clear(extents) };
     }
     let lse = SyncPointer(lse.as_mut_ptr());
-    let kernel = kernels::<T>().forward;
     forward::tasks(&problem)
         .par_iter()
         .for_each_init(Scratch::new, |scratch, task| {
             // SAFETY: no two tasks have a query and a head in common, so none shares a row; the processor has the kernel's
             // instructions.
-            unsafe { kernel(&problem, task, scratch, &out, &lse) };
+            unsafe { (kernels.forward)(&problem, task, scratch, &out, &lse) };
         });
     Ok(())
 }
@@ -98,11 +114,30 @@ pub fn backward<T: Float>(
     gradients: Qkv<&mut [T]>,
     dbias: Option<&mut [T]>,
 ) -> Result<()> {
+    backward_with(
+        &kernels(),
+        geometry,
+        layouts,
+        params,
+        inputs,
+        gradients,
+        dbias,
+    )
+}
+
+fn backward_with<T: Float>(
+    kernels: &Kernels<T>,
+    geometry: &Geometry,
+    layouts: &GradientLayouts,
+    params: &Attention,
+    inputs: &Inputs<'_, T>,
+    gradients: Qkv<&mut [T]>,
+    dbias: Option<&mut [T]>,
+) -> Result<()> {
     let problem = Problem::new(geometry, params, inputs.qkv, &inputs.mask)?;
     layouts.check(geometry, size_of::<T>())?;
     let rows = Rows::new(&problem, inputs, layouts.dout)?;
     let gradients = outputs(geometry, layouts, gradients)?;
-    let kernels = kernels::<T>();
     backward::tasks(&problem)
         .par_iter()
         .for_each_init(Buffers::new, |buffers, task| {

@@ -1,11 +1,10 @@
 //! What one call attends: its sequences, and the keys that each query may see.
 
+use super::OP;
 use crate::error::{Error, Result};
 use crate::params::Attention;
 use crate::params::attention::{Dropout, Geometry, Layout, Mask, Qkv};
 use std::ops::Range;
-
-const OP: &str = "attention";
 
 /// A tensor's elements and where its heads lie in them.
 #[derive(Clone, Copy)]

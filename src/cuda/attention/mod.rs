@@ -3,6 +3,7 @@
 pub mod backward;
 mod buffers;
 pub mod forward;
+pub mod probabilities;
 mod scalars;
 
 use super::launch::Kernel;
@@ -11,5 +12,7 @@ const OP: &str = "attention";
 
 /// Every kernel of the op.
 pub(super) fn kernels() -> impl Iterator<Item = Kernel> {
-    forward::kernels().chain(backward::kernels())
+    forward::kernels()
+        .chain(backward::kernels())
+        .chain(probabilities::kernels())
 }

@@ -2,8 +2,10 @@
 
 mod backward;
 mod checked;
+mod probabilities;
 
 pub use backward::{AttentionGradient, Upstream, attention_backward};
+pub use probabilities::attention_probabilities;
 
 use super::{on_device, with_float};
 use crate::cpu;
@@ -82,7 +84,7 @@ pub struct Attended {
 /// NaN or an infinity in one row reaches those rows alone that may see it.
 ///
 /// Sums are in f32. For 16-bit types a GPU rounds `p` to the type before it is multiplied by `v`; the CPU does not. The
-/// output is rounded once. f32 has the error of f32, on tensor cores, too. [Dropout](crate::params::attention::Dropout)
+/// output is rounded once. f32 has the error of f32, not that of tf32. [Dropout](crate::params::attention::Dropout)
 /// acts on `p` after `lse`. Every result is bit-identical from run to run, and on the CPU whatever the number of threads.
 ///
 /// It reads `q`, `k` and `v` and writes `out` and `lse`; `4 * B * H * Nq * Nk * D` operations, fewer where masks leave

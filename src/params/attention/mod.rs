@@ -1,9 +1,11 @@
 //! Scalars, geometry and operands of attention.
 
 mod geometry;
+mod layout;
 mod operands;
 
-pub use geometry::{Geometry, GradientLayouts, Layout};
+pub use geometry::{Geometry, GradientLayouts};
+pub use layout::Layout;
 pub use operands::{Mask, Qkv};
 
 use super::scalar;

@@ -35,6 +35,8 @@ pub struct Problem {
     pub fused: bool,
     /// Whether the log-sum-exp has a gradient.
     pub dlse: bool,
+    /// Multiprocessors of the GPU that the plan is made for: one is filled by any problem.
+    pub multiprocessors: u32,
 }
 
 pub fn dense(batch: usize, heads: usize, queries: usize, keys: usize, head_dim: usize) -> Problem {
@@ -55,6 +57,7 @@ pub fn dense(batch: usize, heads: usize, queries: usize, keys: usize, head_dim: 
         nan_gradients: Vec::new(),
         fused: false,
         dlse: false,
+        multiprocessors: u32::MAX,
     }
 }
 
@@ -241,9 +244,18 @@ pub fn run<T: Float>(
 ) -> (Gradients<T>, Vec<LaunchReport>) {
     let context = &device.context;
     let (geometry, gradients) = (problem.geometry(), problem.gradients());
-    let gpu = context.properties();
+    let mut gpu = context.properties().clone();
+    gpu.multiprocessors = problem.multiprocessors;
     let dbias = problem.bias.is_some();
-    let plan = Plan::new(gpu, &geometry, &gradients, &problem.params, T::DTYPE, dbias).unwrap();
+    let plan = Plan::new(
+        &gpu,
+        &geometry,
+        &gradients,
+        &problem.params,
+        T::DTYPE,
+        dbias,
+    )
+    .unwrap();
     let upload = |data: &[T]| Buffer::from_slice(context, data).unwrap();
     let width = problem.heads * problem.head_dim;
     let inputs = if problem.fused {
@@ -346,7 +358,7 @@ pub fn agree<T: Float>(device: &Cuda, problem: &Problem) -> Vec<LaunchReport> {
     let unit = match T::DTYPE {
         DType::F16 => 2f64.powi(-10),
         DType::BF16 => 2f64.powi(-7),
-        _ => 2f64.powi(-20),
+        _ => 2f64.powi(-18),
     };
     let exact = problem.exact(&data);
     let names = ["dq", "dk", "dv", "dbias"];

@@ -67,6 +67,11 @@ impl<'a> Call<'a> {
     }
 
     fn launch(&mut self) {
+        let params = self.case.params;
+        self.try_launch(&params).unwrap();
+    }
+
+    fn try_launch(&mut self, params: &Nms) -> ocelli::Result<()> {
         let mut indices = self.indices.1.view_mut::<i32>().unwrap();
         let mut kept = self.kept.1.view_mut::<i32>().unwrap();
         let mut arguments = Arguments {
@@ -78,7 +83,7 @@ impl<'a> Call<'a> {
             kept: kept.slice_mut(self.kept.0.range()),
             workspace: self.workspace.as_view_mut(),
         };
-        launch(&self.context, &self.plan, &self.case.params, &mut arguments).unwrap();
+        launch(&self.context, &self.plan, params, &mut arguments)
     }
 
     fn results(&self) -> (Vec<i32>, Vec<i32>) {
@@ -112,8 +117,7 @@ fn nothing_beside_the_outputs_is_written() {
 
 #[test]
 fn a_graph_replays_the_op() {
-    for device in devices() {
-        device.context.preload().unwrap();
+    for device in devices().map(Cuda::for_capture) {
         for boxes in [300, 5500] {
             let case = sparse(boxes, 50);
             let inputs = case.inputs();
@@ -163,5 +167,22 @@ fn boxes_that_fit_on_chip_are_read_twice_at_most() {
             "{counters:?}"
         );
         assert_eq!(counters.global_stores.bytes, 2 * (300 + 1) * 4);
+    }
+}
+
+#[test]
+fn scalars_that_do_not_fit_the_plan_are_an_error() {
+    for device in devices() {
+        let case = sparse(50, 20);
+        let mut call = Call::new(&device.context, &case, &case.inputs());
+        for (max_output, is) in [(Some(19), 19), (None, 50)] {
+            let params = Nms {
+                max_output,
+                ..case.params
+            };
+            let error = call.try_launch(&params).unwrap_err().to_string();
+            let expected = format!("nms: max_output must be the plan's 20, got {is}");
+            assert_eq!(error, expected);
+        }
     }
 }

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 /// What the boxes are like.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Layout {
+pub(crate) enum Layout {
     /// Anywhere, so that few overlap.
     Sparse,
     /// Around a few centres, so that most are suppressed.
@@ -26,27 +26,27 @@ enum Layout {
 }
 
 #[derive(Debug, Clone)]
-struct Case {
-    images: usize,
-    boxes: usize,
-    layout: Layout,
-    classes: Option<i32>,
-    tied_scores: bool,
-    counted: bool,
-    params: Nms,
-    seed: u64,
+pub(crate) struct Case {
+    pub(crate) images: usize,
+    pub(crate) boxes: usize,
+    pub(crate) layout: Layout,
+    pub(crate) classes: Option<i32>,
+    pub(crate) tied_scores: bool,
+    pub(crate) counted: bool,
+    pub(crate) params: Nms,
+    pub(crate) seed: u64,
 }
 
 /// The inputs of a case.
-struct Inputs {
-    boxes: Vec<f32>,
-    scores: Vec<f32>,
-    classes: Option<Vec<i32>>,
-    counts: Option<Vec<i32>>,
+pub(crate) struct Inputs {
+    pub(crate) boxes: Vec<f32>,
+    pub(crate) scores: Vec<f32>,
+    pub(crate) classes: Option<Vec<i32>>,
+    pub(crate) counts: Option<Vec<i32>>,
 }
 
 impl Case {
-    fn inputs(&self) -> Inputs {
+    pub(crate) fn inputs(&self) -> Inputs {
         let mut random = SplitMix(self.seed);
         let all = self.images * self.boxes;
         let boxes = (0..all)
@@ -77,6 +77,14 @@ impl Case {
             classes,
             counts,
         }
+    }
+
+    /// The boxes of an image that take part.
+    pub(crate) fn live(&self, inputs: &Inputs, image: usize) -> std::ops::Range<usize> {
+        let all = self.boxes as i32;
+        let count = inputs.counts.as_ref().map_or(all, |counts| counts[image]);
+        let first = image * self.boxes;
+        first..first + count.clamp(0, all) as usize
     }
 
     fn score(&self, random: &mut SplitMix) -> f32 {
@@ -137,7 +145,7 @@ fn corners(layout: Layout, random: &mut SplitMix) -> [f32; 4] {
     [x, y, x + w, y + h]
 }
 
-fn case() -> impl Strategy<Value = Case> {
+pub(crate) fn case() -> impl Strategy<Value = Case> {
     let layout = prop_oneof![
         Just(Layout::Sparse),
         Just(Layout::Clusters),
@@ -227,12 +235,7 @@ fn expected(case: &Case, inputs: &Inputs) -> Output {
     };
     let (mut indices, mut counts) = (Vec::new(), Vec::new());
     for image in 0..case.images {
-        let count = inputs
-            .counts
-            .as_ref()
-            .map_or(case.boxes as i32, |counts| counts[image]);
-        let live = count.clamp(0, case.boxes as i32) as usize;
-        let range = image * case.boxes..image * case.boxes + live;
+        let range = case.live(inputs, image);
         let kept = reference::nms(
             &inputs.boxes[4 * range.start..4 * range.end],
             &inputs.scores[range.clone()],

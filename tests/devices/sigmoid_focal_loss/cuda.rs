@@ -119,9 +119,9 @@ fn a_graph_replays_the_op() {
         let Target::Cuda(device) = target else {
             continue;
         };
+        let device = &device.for_capture();
         let case = retinanet(300);
         let expected = run::<bf16>(device, &case);
-        device.context.preload().unwrap();
         let mut call = Call::<bf16>::new(&device.context, &case, true);
         let stream = device.context.stream();
         stream

@@ -1,6 +1,7 @@
 //! The backward pass: statistics of the queries, then a kernel that owns keys and one that owns
 //! queries, so that no sum crosses blocks; see DESIGN.md for why the scores are computed in each.
 
+mod families;
 mod scalars;
 mod stages;
 
@@ -16,8 +17,9 @@ use crate::params::attention::{Geometry, GradientLayouts, Mask, Qkv};
 use cudarc::driver::{
     CudaStream, CudaView, CudaViewMut, DevicePtr, DevicePtrMut, PushKernelArg, SyncOnDrop,
 };
+use families::Role;
 use scalars::{BackwardScalars, statistics};
-use stages::{Role, Stage};
+use stages::Stage;
 use std::fmt;
 
 /// Every kernel of the backward pass.
@@ -60,7 +62,7 @@ impl Plan {
         if dbias && geometry.bias.is_none() {
             return Err(Error::input(OP, "dbias", "wanted only of a bias", dbias));
         }
-        let stages = Stage::all(geometry, dtype, dbias)?;
+        let stages = Stage::all(gpu, geometry, params, dtype, dbias)?;
         let shared = stages.iter().map(|stage| stage.launch.shared_bytes).max();
         let (shared, has) = (shared.unwrap_or(0), gpu.shared_bytes_per_block);
         if shared > has {
@@ -157,6 +159,9 @@ fn launch_stage<T: Float>(
         gradients,
         ..
     } = plan;
+    if stage.role == Role::Bias && geometry.bias_len() == 0 {
+        return Ok(());
+    }
     let stream = context.stream();
     let [q, k, v] = arguments.qkv.parts();
     let q = from_offset(q, &geometry.q);
@@ -191,6 +196,7 @@ fn launch_stage<T: Float>(
         (Role::Rows, _) => &mut builder,
         (Role::Keys, _) => builder.arg(&dk).arg(&dv),
         (Role::Queries, _) => builder.arg(&dq),
+        (Role::All, _) => builder.arg(&dq).arg(&dk).arg(&dv),
         (Role::Bias, Some(dbias)) => builder.arg(dbias),
         (Role::Bias, None) => return Ok(()),
     };

@@ -1,179 +1,18 @@
-//! The kernels of the backward pass, and how each is laid over the GPU.
+//! The launches of the backward pass, and how each is laid over the GPU.
 
-use super::scalars::STATISTICS_GROUP;
+use super::families::{FAMILIES, Family, Role, SHORT, short_bytes};
+use crate::cuda::Properties;
 use crate::cuda::attention::scalars::Blocks;
 use crate::cuda::launch::{Kernel, Launch};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::params::Attention;
 use crate::params::attention::Geometry;
 use std::fmt;
 
-/// What a stage writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Statistics of the queries.
-    Rows,
-    /// Gradients of keys and values, or one of them.
-    Keys,
-    /// Gradient of the queries.
-    Queries,
-    /// Gradient of the bias.
-    Bias,
-}
-
-/// Kernels of one stage, which differ in the type of elements.
-#[derive(Debug)]
-struct Family {
-    role: Role,
-    image: &'static str,
-    /// Of f32, f16 and bf16; a family may serve f32 alone, or not.
-    symbols: [Option<&'static str>; 3],
-    /// Head dimensions that it serves, up to here.
-    columns: usize,
-    /// Rows of a block, and columns of a tile that is streamed past them.
-    tile: [usize; 2],
-    warps: usize,
-    shared_bytes: usize,
-    reason: &'static str,
-}
-
-/// Bytes of a 16-bit element.
-const HALF: usize = 2;
-/// Bytes of a statistic.
-const STATISTIC: usize = size_of::<f32>();
-
-/// Shared memory of a block that owns `rows` rows of two tensors, and has `columns` of two others
-/// copied into one of two stages while it uses the other, with `statistics` numbers a column.
-const fn streamed(dim: usize, [rows, columns]: [usize; 2], statistics: usize) -> usize {
-    let stage = 2 * columns * dim * HALF + statistics * columns * STATISTIC;
-    2 * rows * dim * HALF + 2 * stage
-}
-
-const KEYS: &str = "attention/backward_keys_sm80";
-const QUERIES: &str = "attention/backward_queries_sm80";
-
-const SHARED_OPERANDS: &str = "32 rows a warp, so that an operand from shared memory serves two \
-                               products";
-const REGISTERS: &str = "the sums of 16 rows a warp fill 128 registers";
-
-const FAMILIES: [Family; 8] = [
-    Family {
-        role: Role::Rows,
-        image: "attention/backward_rows",
-        symbols: [
-            Some("attention_backward_rows_f32"),
-            Some("attention_backward_rows_f16"),
-            Some("attention_backward_rows_bf16"),
-        ],
-        columns: 256,
-        tile: [STATISTICS_GROUP, 0],
-        warps: 4,
-        shared_bytes: 0,
-        reason: "a group of statistics a block",
-    },
-    Family {
-        role: Role::Keys,
-        image: KEYS,
-        symbols: [
-            None,
-            Some("attention_backward_keys_d64_f16"),
-            Some("attention_backward_keys_d64_bf16"),
-        ],
-        columns: 64,
-        tile: [128, 64],
-        warps: 4,
-        shared_bytes: streamed(64, [128, 64], 2),
-        reason: SHARED_OPERANDS,
-    },
-    Family {
-        role: Role::Keys,
-        image: KEYS,
-        symbols: [
-            None,
-            Some("attention_backward_keys_d128_f16"),
-            Some("attention_backward_keys_d128_bf16"),
-        ],
-        columns: 128,
-        tile: [128, 32],
-        warps: 8,
-        shared_bytes: streamed(128, [128, 32], 2),
-        reason: REGISTERS,
-    },
-    Family {
-        role: Role::Keys,
-        image: KEYS,
-        symbols: [
-            None,
-            Some("attention_backward_dk_d256_f16"),
-            Some("attention_backward_dk_d256_bf16"),
-        ],
-        columns: 256,
-        tile: [64, 16],
-        warps: 4,
-        shared_bytes: streamed(256, [64, 16], 2),
-        reason: "the sums of 16 rows of dk alone fill 128 registers",
-    },
-    Family {
-        role: Role::Keys,
-        image: KEYS,
-        symbols: [
-            None,
-            Some("attention_backward_dv_d256_f16"),
-            Some("attention_backward_dv_d256_bf16"),
-        ],
-        columns: 256,
-        tile: [64, 16],
-        warps: 4,
-        shared_bytes: streamed(256, [64, 16], 2),
-        reason: "the sums of 16 rows of dv alone fill 128 registers",
-    },
-    Family {
-        role: Role::Queries,
-        image: QUERIES,
-        symbols: [
-            None,
-            Some("attention_backward_queries_d64_f16"),
-            Some("attention_backward_queries_d64_bf16"),
-        ],
-        columns: 64,
-        tile: [128, 64],
-        warps: 4,
-        shared_bytes: streamed(64, [128, 64], 0),
-        reason: SHARED_OPERANDS,
-    },
-    Family {
-        role: Role::Queries,
-        image: QUERIES,
-        symbols: [
-            None,
-            Some("attention_backward_queries_d128_f16"),
-            Some("attention_backward_queries_d128_bf16"),
-        ],
-        columns: 128,
-        tile: [128, 32],
-        warps: 4,
-        shared_bytes: streamed(128, [128, 32], 0),
-        reason: SHARED_OPERANDS,
-    },
-    Family {
-        role: Role::Queries,
-        image: QUERIES,
-        symbols: [
-            None,
-            Some("attention_backward_queries_d256_f16"),
-            Some("attention_backward_queries_d256_bf16"),
-        ],
-        columns: 256,
-        tile: [64, 16],
-        warps: 4,
-        shared_bytes: streamed(256, [64, 16], 0),
-        reason: REGISTERS,
-    },
-];
-
 /// Every kernel of the backward pass.
 pub(super) fn kernels() -> impl Iterator<Item = Kernel> {
-    FAMILIES.iter().flat_map(|family| {
+    FAMILIES.iter().chain([&SHORT]).flat_map(|family| {
         let image = family.image;
         let symbols = family.symbols.into_iter().flatten();
         symbols.map(move |symbol| Kernel { image, symbol })
@@ -192,27 +31,35 @@ pub(super) struct Stage {
 
 impl Stage {
     /// The stages of a problem, in order.
-    pub(super) fn all(geometry: &Geometry, dtype: DType, dbias: bool) -> Result<Vec<Self>> {
+    pub(super) fn all(
+        gpu: &Properties,
+        geometry: &Geometry,
+        params: &Attention,
+        dtype: DType,
+        dbias: bool,
+    ) -> Result<Vec<Self>> {
         let place = match dtype {
             DType::F16 => 1,
             DType::BF16 => 2,
             _ => 0,
         };
+        let short = is_short(gpu, geometry, params, dtype);
+        let wanted = |role| match role {
+            Role::Rows => true,
+            Role::Keys | Role::Queries => !short,
+            Role::Bias => dbias,
+            Role::All => short,
+        };
         let serving = |family: &&Family| {
-            family.symbols[place].is_some()
-                && geometry.head_dim <= family.columns
-                && (family.role != Role::Bias || dbias)
+            let fits = family.symbols[place].is_some() && geometry.head_dim <= family.columns;
+            fits && wanted(family.role)
         };
+        let families = || FAMILIES.iter().chain([&SHORT]).filter(serving);
         let narrowest = |role| {
-            let of_role = FAMILIES.iter().filter(serving);
-            of_role
-                .filter(move |family| family.role == role)
-                .map(|family| family.columns)
-                .min()
+            let of_role = families().filter(move |family| family.role == role);
+            of_role.map(|family| family.columns).min()
         };
-        FAMILIES
-            .iter()
-            .filter(serving)
+        families()
             .filter(|family| narrowest(family.role) == Some(family.columns))
             .map(|family| Self::new(family, geometry, family.symbols[place].unwrap_or_default()))
             .collect()
@@ -232,6 +79,12 @@ impl Stage {
                     tiles(queries, 0).saturating_mul(tiles(keys, 1)),
                 ]
             }
+            Role::All => [geometry.batch, geometry.kv_heads, 1],
+        };
+        let (warps, shared_bytes) = match family.role {
+            // Whole warps of 16 keys.
+            Role::All => (keys.div_ceil(16), short_bytes(keys.next_multiple_of(16))),
+            _ => (family.warps, family.shared_bytes),
         };
         let (blocks, count) = Blocks::new(batch, heads, tiles)?;
         let kernel = Kernel {
@@ -244,13 +97,30 @@ impl Stage {
             launch: Launch {
                 kernel,
                 grid: [count, 1, 1],
-                block: [32 * family.warps as u32, 1, 1],
-                shared_bytes: family.shared_bytes as u32,
+                block: [32 * warps as u32, 1, 1],
+                shared_bytes: shared_bytes as u32,
             },
             tile: family.tile,
             reason: family.reason,
         })
     }
+}
+
+/// Whether a block holds all keys of a head: where they fit, every query sees all of them, and
+/// there are heads enough to fill the GPU, of which a block takes one.
+fn is_short(gpu: &Properties, geometry: &Geometry, params: &Attention, dtype: DType) -> bool {
+    let keys = geometry.keys;
+    let fits = (1..=SHORT.tile[0]).contains(&keys)
+        && geometry.head_dim <= SHORT.columns
+        && short_bytes(keys.next_multiple_of(16)) <= gpu.shared_bytes_per_block as usize;
+    let plain = geometry.bias.is_none()
+        && params.window() == [None, None]
+        && params.softcap == 0.0
+        && params
+            .dropout
+            .is_none_or(|dropout| dropout.threshold() == 0);
+    let fills = geometry.batch * geometry.kv_heads >= gpu.multiprocessors as usize;
+    dtype.size() == 2 && fits && plain && fills
 }
 
 impl fmt::Display for Stage {
@@ -262,6 +132,7 @@ impl fmt::Display for Stage {
             Role::Keys => write!(f, "keys a block, {columns} queries a tile")?,
             Role::Queries => write!(f, "queries a block, {columns} keys a tile")?,
             Role::Bias => write!(f, "queries by {columns} keys a block")?,
+            Role::All => write!(f, "keys a block at most, {columns} queries a tile")?,
         }
         write!(f, " ({})", self.reason)
     }

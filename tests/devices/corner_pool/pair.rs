@@ -1,0 +1,126 @@
+//! Pairs of pools: their sum and their gradients.
+
+use super::{Case, DIRECTIONS, Data, naive, same, wide};
+use crate::device::targets;
+use half::{bf16, f16};
+use ocelli::cpu::corner_pool::Ordered;
+use ocelli::ops::{
+    corner_pool_pair, corner_pool_pair_backward, corner_pool_pair_with_bits, corner_pool_with_bits,
+};
+use ocelli::params::{Corner, Layout};
+use ocelli::reference::{corner_pool_gradient, corner_pool_winners};
+use ocelli::testing::budget::Budget;
+use ocelli::testing::compare::{bitwise, within};
+use ocelli::testing::strategy::{cases, data, size};
+use ocelli::{DType, Device, Float, Tensor};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+fn shape() -> impl Strategy<Value = [usize; 4]> {
+    let channels = select(vec![1, 3, 4, 8, 16, 64]);
+    prop_oneof![
+        (1..3usize, size(40), size(40), channels.clone()).prop_map(|(b, h, w, c)| [b, h, w, c]),
+        (Just(1usize), size(140), size(9), channels).prop_map(|(b, h, w, c)| [b, h, w, c]),
+        (Just(1usize), size(9), size(140), size(70)).prop_map(|(b, h, w, c)| [b, h, w, c]),
+    ]
+}
+
+fn check<T: Float + Ordered>(
+    device: &Device,
+    corner: Corner,
+    vertical: &Case,
+    horizontal: &Case,
+) -> Result<(), TestCaseError> {
+    let fail = |what: &str, error: &dyn std::fmt::Display| {
+        TestCaseError::fail(format!("{device} {}: {what}: {error}", T::DTYPE))
+    };
+    let upload = |values: Vec<T>| Tensor::from_vec(values, &vertical.shape, device).unwrap();
+    let (first, second) = (upload(vertical.map()), upload(horizontal.map()));
+    let upstream = upload(vertical.upstream());
+    let layout = vertical.layout;
+    let run = || {
+        let alone = corner_pool_pair(&first, &second, corner, layout).unwrap();
+        let (sum, bits) = corner_pool_pair_with_bits(&first, &second, corner, layout).unwrap();
+        let (down, across) = corner_pool_pair_backward(&upstream, &bits, corner, layout).unwrap();
+        [alone, sum, down, across].map(|tensor| tensor.to_vec::<T>().unwrap())
+    };
+    let [alone, sum, down, across] = run();
+    for (once, again) in [&alone, &sum, &down, &across].into_iter().zip(run()) {
+        same(once, &again).map_err(|error| fail("second run", &error))?;
+    }
+    let mut expected = Vec::new();
+    for (case, gradient) in [(vertical, &down), (horizontal, &across)] {
+        let (map, upstream) = (case.map::<T>(), vertical.upstream::<T>());
+        let winners = corner_pool_winners(&wide(&map), &case.lines());
+        expected.push(winners.iter().map(|&at| map[at]).collect::<Vec<_>>());
+        let exact = corner_pool_gradient(&wide(&map), &wide(&upstream), &case.lines());
+        let (naive, terms) = naive(&winners, &upstream);
+        let budget = Budget::of_sums(&exact, &terms, &naive, T::DTYPE);
+        within(&wide(gradient), &exact, &budget).map_err(|error| fail("gradient", &error))?;
+    }
+    let added = expected[0].iter().zip(&expected[1]);
+    let added: Vec<T> = added
+        .map(|(a, b)| T::from_f32(a.to_f32() + b.to_f32()))
+        .collect();
+    same(&alone, &added).map_err(|error| fail("sum", &error))?;
+    same(&sum, &added).map_err(|error| fail("sum with bits", &error))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases(32)))]
+    #[test]
+    fn every_device_agrees_with_the_reference(
+        shape in shape(),
+        data in data(),
+        seed: u64,
+        corner in select(vec![Corner::TopLeft, Corner::BottomRight]),
+        layout in select(vec![Layout::ChannelsLast, Layout::ChannelsFirst]),
+    ) {
+        let case = |direction, seed| Case { shape, direction, layout, data, seed, shift: 0 };
+        let vertical = case(corner.vertical(), seed);
+        let horizontal = case(corner.horizontal(), seed ^ 2);
+        for target in targets() {
+            let device = target.device();
+            check::<f32>(&device, corner, &vertical, &horizontal)?;
+            check::<f16>(&device, corner, &vertical, &horizontal)?;
+            check::<bf16>(&device, corner, &vertical, &horizontal)?;
+        }
+    }
+}
+
+#[test]
+fn bits_are_those_of_the_single_pools() {
+    let (corner, layout) = (Corner::BottomRight, Layout::ChannelsLast);
+    for target in targets() {
+        let device = target.device();
+        let values = Data::Ties.values(2 * 33 * 17 * 8, 5);
+        let map = Tensor::from_vec(values, &[2, 33, 17, 8], &device).unwrap();
+        let (_, bits) = corner_pool_pair_with_bits(&map, &map, corner, layout).unwrap();
+        for (bits, direction) in [
+            (&bits.vertical, DIRECTIONS[1]),
+            (&bits.horizontal, DIRECTIONS[3]),
+        ] {
+            let (_, single) = corner_pool_with_bits(&map, direction, layout).unwrap();
+            let words = |tensor: &Tensor| tensor.to_vec::<i32>().unwrap();
+            bitwise(&words(bits), &words(&single)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn mistakes_are_named() {
+    let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
+    let map = zeros(&[1, 2, 3, 4], DType::F32);
+    let wrong = |horizontal: &Tensor| {
+        let sum = corner_pool_pair(&map, horizontal, Corner::TopLeft, Layout::ChannelsLast);
+        sum.unwrap_err().to_string()
+    };
+    assert_eq!(
+        wrong(&zeros(&[1, 2, 4, 3], DType::F32)),
+        "corner_pool_pair: horizontal must be [1, 2, 3, 4], got [1, 2, 4, 3]"
+    );
+    assert_eq!(
+        wrong(&zeros(&[1, 2, 3, 4], DType::F16)),
+        "corner_pool_pair: horizontal must be of type f32, got f16"
+    );
+}
