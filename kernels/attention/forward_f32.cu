@@ -293,7 +293,7 @@ __device__ __forceinline__ void forward(const AttentionScalars& scalars, const B
   finish(rows, head, out, lse, query, lane);
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
 attention_forward_d64_f32(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
                           const int* offsets_q, const int* offsets_k, const float* q,
                           const float* k, const float* v, const float* bias, float* out,
@@ -301,7 +301,7 @@ attention_forward_d64_f32(AttentionScalars scalars, Blocks blocks, const int* kv
   forward<64>(scalars, blocks, {kv_lengths, offsets_q, offsets_k}, q, k, v, bias, out, lse);
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
 attention_forward_d128_f32(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
                            const int* offsets_q, const int* offsets_k, const float* q,
                            const float* k, const float* v, const float* bias, float* out,
@@ -309,7 +309,7 @@ attention_forward_d128_f32(AttentionScalars scalars, Blocks blocks, const int* k
   forward<128>(scalars, blocks, {kv_lengths, offsets_q, offsets_k}, q, k, v, bias, out, lse);
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
 attention_forward_d256_f32(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
                            const int* offsets_q, const int* offsets_k, const float* q,
                            const float* k, const float* v, const float* bias, float* out,
