@@ -186,17 +186,20 @@ __device__ __forceinline__ void weigh(ThreadRows<D>& rows, const float* probabil
   }
 }
 
+// Divides by the sums and writes the rows that exist, from `query` on.
 template <int D>
 __device__ __forceinline__ void finish(ThreadRows<D>& rows, const Head<float>& head, float* out,
                                        float* lse, int query, int lane) {
   const AttentionScalars& scalars = head.scalars;
+  const int queries = head.sequence.queries.count;
+  float log_sum_exp = 0.0f;  // of row `lane`
 #pragma unroll
   for (int r = 0; r < kThreadRows; ++r) {
     const float sum = over_row(rows.sum[r], [](float a, float b) { return a + b; });
-    if (query + r >= head.sequence.queries.count) continue;
     // A row that sees nothing has the sum 0. A NaN passes.
     const float weight = sum == 0.0f ? 0.0f : scalars.kept_scale / sum;
-    if (lane == 0) lse[query + r] = sum == 0.0f ? -kInfinity : fmaf(rows.peak[r], kLn2, logf(sum));
+    if (lane == r) log_sum_exp = sum == 0.0f ? -kInfinity : fmaf(rows.peak[r], kLn2, logf(sum));
+    if (query + r >= queries) continue;
 #pragma unroll
     for (int c = 0; c < D / 64; ++c) {
       const int column = 4 * lane + 64 * c;
@@ -207,6 +210,7 @@ __device__ __forceinline__ void finish(ThreadRows<D>& rows, const Head<float>& h
       store_vector(out + (query + r) * scalars.out.token + column, values);
     }
   }
+  if (lane < kThreadRows && query + lane < queries) lse[query + lane] = log_sum_exp;
 }
 
 template <int D>
@@ -289,7 +293,7 @@ __device__ __forceinline__ void forward(const AttentionScalars& scalars, const B
   finish(rows, head, out, lse, query, lane);
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
 attention_forward_d64_f32(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
                           const int* offsets_q, const int* offsets_k, const float* q,
                           const float* k, const float* v, const float* bias, float* out,
@@ -297,7 +301,7 @@ attention_forward_d64_f32(AttentionScalars scalars, Blocks blocks, const int* kv
   forward<64>(scalars, blocks, {kv_lengths, offsets_q, offsets_k}, q, k, v, bias, out, lse);
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
 attention_forward_d128_f32(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
                            const int* offsets_q, const int* offsets_k, const float* q,
                            const float* k, const float* v, const float* bias, float* out,
@@ -305,7 +309,7 @@ attention_forward_d128_f32(AttentionScalars scalars, Blocks blocks, const int* k
   forward<128>(scalars, blocks, {kv_lengths, offsets_q, offsets_k}, q, k, v, bias, out, lse);
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
 attention_forward_d256_f32(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
                            const int* offsets_q, const int* offsets_k, const float* q,
                            const float* k, const float* v, const float* bias, float* out,

@@ -77,8 +77,8 @@ __device__ __forceinline__ void forward(const AttentionScalars& scalars, const B
   Rows<D, kM> rows;
   clear(rows);
   // One tile. The values come while scores are computed, the next keys while these are used.
-  const auto step = [&](auto plain, int key) {
-    constexpr bool kPlain = decltype(plain)::value;
+  const auto step = [&](auto is_plain, int key) {
+    constexpr bool kPlain = decltype(is_plain)::value;
     Sight mine = {kTileKeys, true};
     if (!kPlain) mine = sight(scalars, sequence, query, min(query + 16 * kM - 1, last), key);
     Scores<kM> scores;
@@ -103,8 +103,10 @@ __device__ __forceinline__ void forward(const AttentionScalars& scalars, const B
       restore_non_finite<T, D, kM>(rows.out, head, query, key, key + mine.keys);
     }
   };
+  // The general step spares warps that have no query.
+  const bool plain = head.plain && first + kRows - 16 * kM <= last;
   for (int key = begin; key < seen.end; key += kTileKeys) {
-    if (head.plain && sight(scalars, sequence, first, last, key).whole) {
+    if (plain && sight(scalars, sequence, first, last, key).whole) {
       step(std::true_type(), key);
     } else {
       step(std::false_type(), key);

@@ -2,8 +2,8 @@
 
 use crate::device::{Cuda, Target, targets};
 use half::{bf16, f16};
-use ocelli::cuda::Buffer;
 use ocelli::cuda::attention::forward::{Arguments, Plan, launch};
+use ocelli::cuda::{Buffer, Properties};
 use ocelli::params::Attention;
 use ocelli::params::attention::{Dropout, Geometry, Layout, Mask, Qkv};
 use ocelli::reference;
@@ -284,7 +284,8 @@ fn devices() -> impl Iterator<Item = &'static Cuda> {
     })
 }
 
-fn problems() -> Vec<Problem> {
+/// Problems that a plan gives to this kernel; the list says which.
+fn problems() -> Vec<(&'static str, Problem)> {
     let causal = Attention {
         causal: true,
         ..Default::default()
@@ -301,56 +302,271 @@ fn problems() -> Vec<Problem> {
         }),
         ..Default::default()
     };
+    let all = Attention {
+        softcap: 3.0,
+        scale: Some(-0.7),
+        causal: true,
+        ..dropout
+    };
     let mut list = Vec::new();
-    for head_dim in [8, 64, 72, 128, 136, 256] {
-        list.push(dense(1, 1, 1, 1, head_dim));
-        list.push(dense(2, 2, 70, 130, head_dim));
-        list.push(Problem {
+    // Two hundred keys and more of 64 columns are more than half of a multiprocessor holds.
+    for (method, head_dim, more) in [
+        ("short", 8, 0),
+        ("short", 64, 0),
+        ("d64", 56, 300),
+        ("d64", 64, 300),
+        ("d128", 72, 0),
+        ("d128", 128, 0),
+        ("d256", 136, 0),
+        ("d256", 256, 0),
+    ] {
+        let mut add = |problem| list.push((method, problem));
+        add(dense(1, 1, 1, 1 + more, head_dim));
+        add(dense(2, 2, 70, 130 + more, head_dim));
+        add(Problem {
             params: causal,
-            nan_keys: vec![100],
+            nan_keys: vec![100 + more],
             nan_queries: vec![3],
-            ..dense(1, 1, 133, 129, head_dim)
+            ..dense(1, 1, 133, 129 + more, head_dim)
         });
-        list.push(Problem {
+        add(Problem {
             params: window,
-            nan_keys: vec![70, 5],
-            ..dense(1, 1, 140, 150, head_dim)
+            nan_keys: vec![70 + more, 5],
+            ..dense(1, 1, 140, 150 + more, head_dim)
         });
-        list.push(Problem {
-            params: Attention {
-                softcap: 3.0,
-                scale: Some(-0.7),
-                causal: true,
-                ..dropout
-            },
+        add(Problem {
+            params: all,
             kv_heads: 2,
             bias: Some([1, 4]),
             kv_lengths: Some(vec![90, -3]),
-            ..dense(2, 4, 66, 99, head_dim)
+            ..dense(2, 4, 66, 99 + more, head_dim)
         });
-        list.push(Problem {
+        add(Problem {
             params: dropout,
             fused: true,
-            ..dense(1, 2, 67, 67, head_dim)
+            ..dense(1, 2, 67 + more, 67 + more, head_dim)
         });
-        list.push(Problem {
+        add(Problem {
             offsets: Some([vec![3, 5, 4, 70, 200], vec![-1, 40, 80, 80, 99]]),
             totals: [90, 95],
             kv_lengths: Some(vec![100, 17, 5, 9]),
             params: causal,
             kv_heads: 1,
-            ..dense(4, 2, 60, 50, head_dim)
+            ..dense(4, 2, 60, 50 + more, head_dim)
+        });
+    }
+    for head_dim in [40, 64, 128, 256] {
+        let mut add = |problem| list.push(("split", problem));
+        add(dense(1, 1, 1, 515, head_dim));
+        add(Problem {
+            kv_heads: 2,
+            params: causal,
+            ..dense(2, 8, 3, 700, head_dim)
+        });
+        add(Problem {
+            kv_heads: 1,
+            params: Attention {
+                causal: true,
+                window_left: Some(300),
+                ..Default::default()
+            },
+            nan_keys: vec![100, 398],
+            nan_queries: vec![1],
+            ..dense(1, 5, 7, 599, head_dim)
+        });
+        add(Problem {
+            params: all,
+            kv_heads: 2,
+            bias: Some([2, 1]),
+            kv_lengths: Some(vec![533, 0]),
+            ..dense(2, 6, 9, 600, head_dim)
+        });
+        add(Problem {
+            offsets: Some([vec![1, 2, 2, 19], vec![0, 70, 0, 900]]),
+            totals: [20, 700],
+            params: causal,
+            kv_heads: 1,
+            ..dense(3, 2, 16, 600, head_dim)
         });
     }
     list
 }
 
 #[test]
-fn every_way_agrees_with_the_definition() {
+fn every_kernel_agrees_with_the_definition() {
     for device in devices() {
-        for problem in problems() {
-            agree::<f16>(device, &problem);
-            agree::<bf16>(device, &problem);
+        for (i, (method, problem)) in problems().into_iter().enumerate() {
+            // The 16-bit types take turns; f32 has one kernel for what is short, long and split.
+            let plan = if i % 2 == 0 {
+                agree::<f16>(device, &problem).plan
+            } else {
+                agree::<bf16>(device, &problem).plan
+            };
+            assert!(plan.contains(&format!("_{method}_")), "{plan}");
+            if !["short", "split"].contains(&method) {
+                let plan = agree::<f32>(device, &problem).plan;
+                assert!(plan.contains("_f32 "), "{plan}");
+            }
         }
     }
+}
+
+/// The launches of a problem on the simulator.
+fn launches<T: Float>(device: &Cuda, problem: &Problem, method: &str) -> Vec<LaunchReport> {
+    let outcome = run::<T>(device, problem);
+    assert!(outcome.plan.contains(method), "{}", outcome.plan);
+    outcome.reports
+}
+
+/// Bytes that a launch moves are within a twentieth of these that it reads through copies and
+/// loads, and writes; and nothing in shared memory waits for a bank.
+fn hold(report: &LaunchReport, copied: usize, written: usize) {
+    let counters = &report.counters;
+    let within = |sectors: u64, bytes: usize| sectors * 32 <= bytes as u64 * 21 / 20;
+    assert!(
+        within(counters.async_copies.sectors, copied),
+        "{}: {copied} {:?}",
+        report.kernel,
+        counters.async_copies
+    );
+    assert!(
+        within(counters.global_stores.sectors, written),
+        "{}: {written} {:?}",
+        report.kernel,
+        counters.global_stores
+    );
+    for shared in [
+        counters.shared_loads,
+        counters.shared_stores,
+        counters.matrix_loads,
+    ] {
+        assert_eq!(shared.conflicts, 0, "{}: {counters:#?}", report.kernel);
+    }
+}
+
+fn simulated() -> impl Iterator<Item = &'static Cuda> {
+    devices().filter(|device| device.simulator.is_some())
+}
+
+#[test]
+fn tiles_are_read_once_a_block() {
+    for device in simulated() {
+        for (head_dim, rows) in [(64, 128), (128, 128), (256, 64)] {
+            let (queries, keys) = (256, 448);
+            let problem = dense(1, 1, queries, keys, head_dim);
+            let reports = launches::<bf16>(device, &problem, &format!("_d{head_dim}_"));
+            let bytes = |tokens: usize| tokens * head_dim * 2;
+            let copied = bytes(queries) + queries / rows * 2 * bytes(keys);
+            hold(&reports[0], copied, bytes(queries) + queries * 4);
+            // No tile of keys that a block does not see is read or multiplied.
+            let causal = Problem {
+                params: Attention {
+                    causal: true,
+                    ..Default::default()
+                },
+                ..dense(1, 1, 448, 448, head_dim)
+            };
+            let report = &launches::<bf16>(device, &causal, &format!("_d{head_dim}_"))[0];
+            let tiles = 448usize.div_ceil(rows);
+            let seen: usize = (1..=tiles).map(|tile| (tile * rows).min(448)).sum();
+            hold(report, bytes(448) + 2 * bytes(seen), bytes(448) + 448 * 4);
+            // Warps of 32 or 16 rows leave out what lies behind their last row, 16 keys at a time.
+            let warp = rows / 4;
+            let pairs: usize = (1..=448 / warp).map(|i| warp * (i * warp)).sum();
+            let operations = 4 * pairs as u64 * head_dim as u64;
+            let done = report.counters.tensor_flops;
+            assert!(
+                done <= operations * 21 / 20,
+                "{head_dim}: {done} {operations}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_short_sequence_is_read_once() {
+    for device in simulated() {
+        // Enough heads that one block a head fills the device.
+        let problem = dense(8, 64, 50, 50, 64);
+        let report = &launches::<f16>(device, &problem, "_short_")[0];
+        let bytes = 8 * 64 * 50 * 64 * 2;
+        // A head's log-sum-exps are 200 bytes at any multiple of 8: seven or eight sectors.
+        hold(report, 3 * bytes, bytes + 8 * 64 * 8 * 32);
+        // 50 queries and keys are multiplied as 64.
+        assert_eq!(report.counters.tensor_flops, 8 * 64 * 4 * 64 * 64 * 64);
+    }
+}
+
+#[test]
+fn split_keys_are_read_once() {
+    for device in simulated() {
+        // Four query heads share a key head, and one read.
+        let problem = Problem {
+            kv_heads: 1,
+            ..dense(1, 4, 1, 4096, 128)
+        };
+        let reports = launches::<bf16>(device, &problem, "_split_");
+        let parts = 4 * reports[0].grid[0] as usize;
+        let keys = 2 * 4096 * 128 * 2;
+        let queries = 4 * 128 * 2 * reports[0].grid[0] as usize;
+        let partial = 4 * parts * 128 * 4;
+        // Each part's weights are 8 bytes of a sector.
+        hold(&reports[0], keys + queries, partial + 4 * parts * 32);
+        // The peaks once, then both weights.
+        let weights = 4 * parts * (4 + 8);
+        let read = reports[1].counters.global_loads.bytes as usize;
+        assert_eq!(read, partial + weights);
+    }
+}
+
+#[test]
+fn f32_tiles_are_read_once_a_block() {
+    for device in simulated() {
+        for head_dim in [64, 128, 256] {
+            let (queries, keys) = (128, 128);
+            let problem = dense(1, 1, queries, keys, head_dim);
+            let reports = launches::<f32>(device, &problem, "_f32 ");
+            let bytes = |tokens: usize| tokens * head_dim * 4;
+            let copied = bytes(queries) + 2 * 2 * bytes(keys);
+            hold(&reports[0], copied, bytes(queries) + queries * 4);
+        }
+    }
+}
+
+#[test]
+fn a_plan_says_what_it_does_and_why() {
+    let h200 = Properties::new((9, 0), 132, 227 * 1024);
+    let plan = |problem: &Problem, dtype| {
+        Plan::new(&h200, &problem.geometry(), &problem.params, dtype)
+            .unwrap()
+            .to_string()
+    };
+    let vit = plan(&dense(64, 12, 197, 197, 64), DType::BF16);
+    assert_eq!(
+        vit,
+        "attention forward [64, 197, 12, 64] on [64, 197, 12, 64] bf16\n  \
+         attention_forward_short_d64_bf16 <<<[768, 1, 1], [128, 1, 1], 61440 B>>>: 208 keys stay \
+         in shared memory (two blocks fit), 4 warps take 16 queries at a time, blocks a head: 1 (to \
+         fill the GPU)"
+    );
+    // One image: as many blocks as give each warp one tile.
+    let single = plan(&dense(1, 12, 197, 197, 64), DType::BF16);
+    assert!(single.contains("<<<[48, 1, 1], [128, 1, 1]"), "{single}");
+    let large = plan(&dense(8, 12, 577, 577, 64), DType::BF16);
+    assert!(
+        large.contains("attention_forward_d64_bf16 <<<[480, 1, 1]"),
+        "{large}"
+    );
+    let decode = Problem {
+        kv_heads: 8,
+        ..dense(1, 32, 1, 8192, 128)
+    };
+    let plan_of = Plan::new(&h200, &decode.geometry(), &decode.params, DType::F16).unwrap();
+    let text = plan_of.to_string();
+    assert!(
+        text.contains("attention_split_d128_f16 <<<[128, 1, 1], [128"),
+        "{text}"
+    );
+    assert_eq!(plan_of.workspace_bytes(), 32 * 64 * (128 * 4 + 8));
+    assert!(Plan::new(&h200, &decode.geometry(), &decode.params, DType::I32).is_err());
 }

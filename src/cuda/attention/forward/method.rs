@@ -336,7 +336,7 @@ impl fmt::Display for Method {
             } => write!(
                 f,
                 "{key_rows} keys stay in shared memory (two blocks fit), {warps} warps take \
-                 {FRAGMENT_ROWS} queries at a time, {splits} blocks a head (to fill the GPU)"
+                 {FRAGMENT_ROWS} queries at a time, blocks a head: {splits} (to fill the GPU)"
             ),
             Self::Split {
                 warps,
