@@ -6,6 +6,9 @@
 //!
 //! This module knows neither tensors nor the CPU backend.
 
+pub mod anchor_box_loss;
+pub mod anchor_decode;
+mod anchors;
 mod buffer;
 pub mod cast;
 mod context;
@@ -18,6 +21,7 @@ mod divisor;
 pub mod heatmap_focal_loss;
 mod image;
 mod launch;
+pub mod match_anchors;
 pub mod nms;
 pub mod sigmoid_focal_loss;
 pub mod soft_nms;
@@ -41,6 +45,10 @@ pub fn kernels() -> Vec<Kernel> {
         .chain(corner_targets::kernels())
         .chain(heatmap_focal_loss::kernels())
         .chain(nms::kernels())
+    nms::kernels()
+        .chain(anchor_box_loss::kernels())
+        .chain(anchor_decode::kernels())
+        .chain(match_anchors::kernels())
         .chain(sigmoid_focal_loss::kernels())
         .chain(soft_nms::kernels())
         .collect()
