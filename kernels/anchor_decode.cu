@@ -8,8 +8,9 @@
 //          <<<{levels, B}, 512, 8 bytes x capacity>>> on the same stream
 // Order:   levels in order, within a level logit descending, then position in [H, W, A, K] ascending. Keys are
 //          appended to shared memory in any order and sorted: atomics count, and decide nothing
-// Cost:    each logit read once, whatever passes the threshold, and each candidate's once more; of each level at
-//          most topk deltas and outputs. At most 2 topk + 8192 keys sorted for every topk that pass
+// Cost:    each logit read once, whatever passes the threshold, and each that passes once more, from the cache; of each
+//          level at most topk deltas and outputs. A block sorts its keys once for each `capacity - topk` that it appends:
+//          not at all on real data, whose few candidates it never runs out of room for
 // Source:  torchvision's RetinaNet.postprocess_detections; see src/reference/anchor_decode.rs
 // archs: sm_80
 

@@ -101,8 +101,7 @@ fn devices() -> impl Iterator<Item = &'static Cuda> {
 
 #[test]
 fn a_graph_replays_the_op() {
-    for device in devices() {
-        device.context.preload().unwrap();
+    for device in devices().map(Cuda::for_capture) {
         let case = spread(30);
         let inputs = case.inputs();
         let mut call = Call::new(&device.context, &case, &inputs);
