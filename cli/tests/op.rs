@@ -573,7 +573,7 @@ fn anchors_are_matched() {
     let output = scratch.file("bad");
     for (more, message) in [
         (&["--set", "grids=2x"][..], "must be as in 8x8,4x4"),
-        (&[], "grids=..: must be given"),
+        (&[], "--set grids=.. is missing"),
         (
             &["--set", "grids=2x2", "--set", "style=yolo"],
             "torchvision or detectron2",

@@ -37,18 +37,17 @@ pub use workspace::WORKSPACE_ALIGNMENT;
 
 /// Every kernel that the host side launches.
 pub fn kernels() -> Vec<Kernel> {
-    cast::kernels()
+    anchor_box_loss::kernels()
+        .chain(anchor_decode::kernels())
+        .chain(cast::kernels())
         .chain(corner_decode::kernels())
         .chain(corner_embedding_loss::kernels())
         .chain(corner_offset_loss::kernels())
         .chain(corner_pool::kernels())
         .chain(corner_targets::kernels())
         .chain(heatmap_focal_loss::kernels())
-        .chain(nms::kernels())
-    nms::kernels()
-        .chain(anchor_box_loss::kernels())
-        .chain(anchor_decode::kernels())
         .chain(match_anchors::kernels())
+        .chain(nms::kernels())
         .chain(sigmoid_focal_loss::kernels())
         .chain(soft_nms::kernels())
         .collect()

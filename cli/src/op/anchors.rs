@@ -8,7 +8,7 @@ use ocelli::params::Anchors;
 pub fn pyramid(call: &Call, grids: &[[usize; 2]]) -> Result<Anchors> {
     let side = |key: &str| match call.settings.optional(key)? {
         Some(side) => Ok(side),
-        None => bail!("--set {key}=..: must be given"),
+        None => bail!("--set {key}=.. is missing"),
     };
     let image: [usize; 2] = [side("image_height")?, side("image_width")?];
     let style = call.settings.get("style", "torchvision".to_owned())?;

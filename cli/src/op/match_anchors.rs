@@ -1,13 +1,14 @@
 //! `boxes [B, M, 4]`, `classes [B, M]`, `count [B]` (optional) to `labels [B, R]`, `matched [B, R]`, `foreground [B]`.
 
 use super::anchors::{boxes_of, pyramid};
-use super::{Call, Op, Outputs};
+use super::{Call, Op, Outputs, required};
 use crate::target::Target;
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use ocelli::ops::Matches;
 use ocelli::params::{Anchors, MatchAnchors};
 use ocelli::reference::{self, AnchorMatch};
 use ocelli::{Device, Tensor, ops};
+use std::str::FromStr;
 
 pub const OP: Op = Op {
     name: "match_anchors",
@@ -32,10 +33,8 @@ fn run(call: &Call) -> Result<Outputs> {
         low_threshold: call.settings.get("low_threshold", default.low_threshold)?,
         low_quality: call.settings.get("low_quality", default.low_quality)?,
     };
-    let Some(grids) = call.settings.optional::<String>("grids")? else {
-        bail!("--set grids=..: must be given, as in 8x8,4x4");
-    };
-    let anchors = pyramid(call, &parse_grids(&grids)?)?;
+    let Grids(grids) = required(&call.settings, "grids")?;
+    let anchors = pyramid(call, &grids)?;
     let (boxes, classes) = (call.f32_input("boxes")?, call.input("classes")?);
     let count = call.optional_input("count")?;
     // For the reference, too: the op checks the input.
@@ -52,13 +51,22 @@ fn run(call: &Call) -> Result<Outputs> {
 }
 
 /// `8x8,4x4`: height and width of each level.
-fn parse_grids(text: &str) -> Result<Vec<[usize; 2]>> {
-    let grid = |part: &str| {
-        let (height, width) = part.split_once('x')?;
-        Some([height.parse().ok()?, width.parse().ok()?])
-    };
-    let grids: Option<Vec<_>> = text.split(',').map(grid).collect();
-    grids.with_context(|| format!("--set grids={text}: must be as in 8x8,4x4"))
+#[derive(Debug, PartialEq)]
+struct Grids(Vec<[usize; 2]>);
+
+impl FromStr for Grids {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let grid = |part: &str| {
+            let (height, width) = part.split_once('x')?;
+            Some([height.parse().ok()?, width.parse().ok()?])
+        };
+        let grids: Option<Vec<_>> = text.split(',').map(grid).collect();
+        grids
+            .map(Self)
+            .ok_or_else(|| "must be as in 8x8,4x4".into())
+    }
 }
 
 fn by_reference(
@@ -108,13 +116,14 @@ fn by_reference(
 
 #[cfg(test)]
 mod tests {
-    use super::parse_grids;
+    use super::Grids;
 
     #[test]
     fn grids_are_heights_and_widths() {
-        assert_eq!(parse_grids("13x21,7x11").unwrap(), [[13, 21], [7, 11]]);
+        let grids = Grids(vec![[13, 21], [7, 11]]);
+        assert_eq!("13x21,7x11".parse::<Grids>(), Ok(grids));
         for bad in ["", "8", "8x", "8x8,", "8x8x8", "-1x2"] {
-            assert!(parse_grids(bad).is_err(), "{bad}");
+            assert!(bad.parse::<Grids>().is_err(), "{bad}");
         }
     }
 }
