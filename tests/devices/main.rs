@@ -7,14 +7,14 @@ mod device;
 #[cfg(feature = "cuda")]
 mod simulator;
 
+mod anchor_box_loss;
+mod anchor_decode;
 mod cast;
 mod corner_decode;
 mod corner_losses;
 mod corner_pool;
 mod corner_targets;
 mod heatmap_focal_loss;
-mod anchor_box_loss;
-mod anchor_decode;
 mod match_anchors;
 mod nms;
 mod sigmoid_focal_loss;
