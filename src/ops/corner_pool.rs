@@ -162,8 +162,10 @@ pub struct PairBits {
 /// | `vertical`, `horizontal` | `[B, H, W, C]` or `[B, C, H, W]`, as `layout` says, both alike | f32, f16, bf16 |
 /// | returned | the same | the same |
 ///
-/// The maxima are those of [`corner_pool`]; their sum is rounded once, the same on every device. On CUDA
-/// two launches read three maps and write two: the first pool, and the sum in its place.
+/// The maxima are those of [`corner_pool`]; their sum is rounded once, the same on every device.
+///
+/// Where the pixels of `[B, H, W, C]` maps are whole vectors of 16 bytes, one launch on CUDA reads each map
+/// once and writes the sum once; else two launches read three maps and write two.
 ///
 /// ```
 /// use ocelli::params::{Corner, Layout};
@@ -192,8 +194,8 @@ pub fn corner_pool_pair(
             Ok(Tensor::from_cpu(cpu::corner_pool::pair(maps, None)?, vertical.shape()))
         }),
         cuda(context) => with_float!(PAIR, "vertical", vertical, T => {
-            let maps = [(vertical.as_cuda()?, down), (horizontal.as_cuda()?, across)];
-            let sum = crate::cuda::corner_pool::pair::<T>(context, maps)?;
+            let maps = on_cuda(vertical, horizontal, corner, layout)?;
+            let sum = crate::cuda::corner_pool_pair::run::<T>(context, &maps, None)?;
             Ok(Tensor::from_cuda(sum, vertical.shape()))
         }),
     )
@@ -224,9 +226,10 @@ pub fn corner_pool_pair_with_bits(
             Ok((Tensor::from_cpu(sum, vertical.shape()), bits))
         }),
         cuda(context) => with_float!(PAIR, "vertical", vertical, T => {
-            let maps = [(vertical.as_cuda()?, down), (horizontal.as_cuda()?, across)];
-            let (sum, [first, second]) =
-                crate::cuda::corner_pool::pair_with_bits::<T>(context, maps)?;
+            let maps = on_cuda(vertical, horizontal, corner, layout)?;
+            let mut bits = crate::cuda::corner_pool_pair::bits(context, [&down, &across])?;
+            let sum = crate::cuda::corner_pool_pair::run::<T>(context, &maps, Some(&mut bits))?;
+            let [first, second] = bits;
             let bits = PairBits {
                 vertical: Tensor::from_cuda(first, &words[0]),
                 horizontal: Tensor::from_cuda(second, &words[1]),
@@ -286,4 +289,22 @@ fn scan_of(
         return Err(Error::input(op, argument, rule, ShapeText(map.shape())));
     };
     Ok(Scan::new(shape, direction, layout))
+}
+
+/// Two checked maps on CUDA.
+#[cfg(feature = "cuda")]
+fn on_cuda<'a>(
+    vertical: &'a Tensor,
+    horizontal: &'a Tensor,
+    corner: Corner,
+    layout: Layout,
+) -> Result<crate::cuda::corner_pool_pair::Maps<'a>> {
+    let shape = vertical.shape();
+    Ok(crate::cuda::corner_pool_pair::Maps {
+        vertical: vertical.as_cuda()?,
+        horizontal: horizontal.as_cuda()?,
+        shape: [shape[0], shape[1], shape[2], shape[3]],
+        corner,
+        layout,
+    })
 }
