@@ -15,42 +15,9 @@
 // Source:  Law and Deng, "CornerNet", 2018, section 3.3
 // archs: sm_80
 
-#include "common/columns.cuh"
+#include "common/tile.cuh"
 
 namespace {
-
-constexpr int kThreads = 256;
-constexpr int kSide = 32;                  // pixels of a tile, each way
-constexpr int kLanes = 4;                  // vectors of a tile's pixel: 64 bytes, two sectors
-constexpr int kRun = 16;                   // pixels of a thread: half a side
-constexpr int kColumns = kSide * kLanes;   // columns of vectors of a tile, and rows of them
-// Vectors of a row in shared memory: 64 bytes of padding put neighbouring rows in other banks.
-constexpr int kRow = kColumns + kLanes;
-
-// Mirrors `PairScalars` in src/cuda/corner_pool_pair.rs.
-struct PairScalars {
-  int height, width;
-  int vectors;                   // of a pixel
-  int tiles_y, tiles_x, strips;  // of an image
-  int from_end;
-};
-static_assert(sizeof(PairScalars) == 28, "mirrored by the host");
-
-// Where a tile lies. Its rows and columns are numbered as the scans meet them.
-struct Tile {
-  int number;
-  int image, strip;
-  int y, x;
-
-  __device__ Tile(const PairScalars& scalars, int ticket) : number(ticket) {
-    x = ticket % scalars.tiles_x;
-    int rest = ticket / scalars.tiles_x;
-    y = rest % scalars.tiles_y;
-    rest /= scalars.tiles_y;
-    strip = rest % scalars.strips;
-    image = rest / scalars.strips;
-  }
-};
 
 // A thread's run of pixels along one scan: `steps` of them from step `first`.
 template <typename T>
@@ -101,15 +68,6 @@ struct Run {
 };
 
 template <typename T>
-__device__ __forceinline__ void store_bits(unsigned char* to, Bits bits) {
-  if constexpr (kVector<T> == 4) {
-    *reinterpret_cast<unsigned*>(to) = bits.words[0];
-  } else {
-    *reinterpret_cast<uint2*>(to) = make_uint2(bits.words[0], bits.words[1]);
-  }
-}
-
-template <typename T>
 __device__ __forceinline__ void later_vector(float (&best)[kVector<T>], uint4 words) {
   float values[kVector<T>];
   unpack_vector<T>(words, values);
@@ -129,16 +87,7 @@ __device__ __forceinline__ void exchange(const PairScalars& scalars, const Tile&
   unpack_vector<T>(of_scan[column], total);
   later_vector<T>(total, of_scan[kColumns + column]);
   __stcg(carries + 2LL * kColumns * tile.number + threadIdx.x, pack_vector<T>(total));
-  __threadfence();
-  __syncthreads();  // every maximum of the tile is written before the flag
-  if (threadIdx.x == 0) atomicExch(flags + tile.number, 1);
-  for (int other = threadIdx.x; other < tile.y + tile.x; other += kThreads) {
-    const int behind = other < tile.y ? (other + 1) * scalars.tiles_x : other - tile.y + 1;
-    while (atomicAdd(flags + tile.number - behind, 0) == 0) {
-    }
-    __threadfence();
-  }
-  __syncthreads();  // all flags were seen before any carry is read
+  publish_and_wait(scalars, tile, flags);
 #pragma unroll
   for (int i = 0; i < V; ++i) before[i] = lowest();
   const int apart = scan == 0 ? scalars.tiles_x : 1;
@@ -156,20 +105,11 @@ __device__ __forceinline__ void forward(const PairScalars& scalars, const T* ver
   extern __shared__ uint4 rows[];  // [kSide, kRow]
   __shared__ uint4 totals[2][kThreads];
   __shared__ uint4 befores[kThreads];
-  __shared__ int ticket;
-  if (threadIdx.x == 0) ticket = atomicAdd(control, 1);
-  __syncthreads();  // the ticket is visible
-  const Tile tile(scalars, ticket);
-  const int lane = threadIdx.x % kLanes, across = threadIdx.x / kLanes % kSide, half = threadIdx.x / kColumns;
-  const int vector = tile.strip * kLanes + lane;
-  const bool live = vector < scalars.vectors;
+  const Tile tile(scalars, take_ticket(control));
+  const Pixels pixels(scalars, tile);
+  const int lane = pixels.lane, across = pixels.across, half = pixels.half, vector = pixels.vector;
+  const bool live = pixels.live;
   const int height = scalars.height, width = scalars.width;
-  // Position of a step, and the place of a pixel's vector in a map.
-  const auto y_of = [&](int step) { return scalars.from_end ? height - 1 - step : step; };
-  const auto x_of = [&](int step) { return scalars.from_end ? width - 1 - step : step; };
-  const auto place = [&](int y, int x) {
-    return ((1LL * tile.image * height + y) * width + x) * scalars.vectors + vector;
-  };
   const int column = tile.x * kSide + across, row = tile.y * kSide + across;
   Run<T> down(tile.y * kSide + half * kRun, height, live && column < width);
   Run<T> right(tile.x * kSide + half * kRun, width, live && row < height);
@@ -177,11 +117,11 @@ __device__ __forceinline__ void forward(const PairScalars& scalars, const T* ver
   for (int k = 0; k < kRun; ++k) {
     if (k < down.steps) {
       const uint4* map = reinterpret_cast<const uint4*>(vertical);
-      down.values[k] = __ldcs(map + place(y_of(down.first + k), x_of(column)));
+      down.values[k] = __ldcs(map + pixels.place(pixels.y_of(down.first + k), pixels.x_of(column)));
     }
     if (k < right.steps) {
       const uint4* map = reinterpret_cast<const uint4*>(horizontal);
-      right.values[k] = __ldcs(map + place(y_of(row), x_of(right.first + k)));
+      right.values[k] = __ldcs(map + pixels.place(pixels.y_of(row), pixels.x_of(right.first + k)));
     }
   }
   float best[V];
@@ -204,13 +144,13 @@ __device__ __forceinline__ void forward(const PairScalars& scalars, const T* ver
   }
   const long long channels = 1LL * scalars.vectors * V;
   if (across_bits != nullptr) {
-    const long long of_row = 1LL * tile.image * height + y_of(row);
+    const long long of_row = 1LL * tile.image * height + pixels.y_of(row);
     const long long groups = (width + kSteps - 1) / kSteps;
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
       if (k * kSteps >= right.steps) break;
       const long long group = right.first / kSteps + k;
-      store_bits<T>(across_bits + (of_row * groups + group) * channels + vector * V, raised[k]);
+      store_bits_of<T>(across_bits + (of_row * groups + group) * channels + vector * V, raised[k]);
     }
   }
   __syncthreads();  // the rows of the tile are visible
@@ -227,7 +167,7 @@ __device__ __forceinline__ void forward(const PairScalars& scalars, const T* ver
 #pragma unroll
     for (int i = 0; i < V; ++i) sums[i] += others[i];
     uint4* map = reinterpret_cast<uint4*>(output);
-    __stwb(map + place(y_of(down.first + k), x_of(column)), pack_vector<T>(sums));
+    __stwb(map + pixels.place(pixels.y_of(down.first + k), pixels.x_of(column)), pack_vector<T>(sums));
   }
   if (down_bits == nullptr) return;
   const long long groups = (height + kSteps - 1) / kSteps;
@@ -235,7 +175,7 @@ __device__ __forceinline__ void forward(const PairScalars& scalars, const T* ver
   for (int k = 0; k < 2; ++k) {
     if (k * kSteps >= down.steps) break;
     const long long group = tile.image * groups + down.first / kSteps + k;
-    store_bits<T>(down_bits + (group * width + x_of(column)) * channels + vector * V, risen[k]);
+    store_bits_of<T>(down_bits + (group * width + pixels.x_of(column)) * channels + vector * V, risen[k]);
   }
 }
 

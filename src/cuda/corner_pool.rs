@@ -143,7 +143,7 @@ impl Plan {
         })
     }
 
-    /// The scan that is planned.
+    /// What is planned.
     pub fn scan(&self) -> &Scan {
         &self.scan
     }

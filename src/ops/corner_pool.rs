@@ -113,28 +113,18 @@ pub fn corner_pool_backward(
     direction: Direction,
     layout: Layout,
 ) -> Result<Tensor> {
-    backward(OP, upstream, bits, direction, layout)
-}
-
-fn backward(
-    op: &'static str,
-    upstream: &Tensor,
-    bits: &Tensor,
-    direction: Direction,
-    layout: Layout,
-) -> Result<Tensor> {
-    let scan = scan_of(op, "upstream", upstream, direction, layout)?;
-    check::device(op, "bits", bits, &upstream.device())?;
-    check::dtype(op, "bits", bits, DType::I32)?;
-    check::shape(op, "bits", bits, &[scan.bit_words()])?;
+    let scan = scan_of(OP, "upstream", upstream, direction, layout)?;
+    check::device(OP, "bits", bits, &upstream.device())?;
+    check::dtype(OP, "bits", bits, DType::I32)?;
+    check::shape(OP, "bits", bits, &[scan.bit_words()])?;
     on_device!(&upstream.device(),
-        cpu => with_float!(op, "upstream", upstream, T => {
+        cpu => with_float!(OP, "upstream", upstream, T => {
             let mut gradient = vec![T::default(); upstream.len()];
             cpu::corner_pool::backward(
                 upstream.as_slice::<T>()?, bits.as_slice()?, &scan, &mut gradient)?;
             Ok(Tensor::from_cpu(gradient, upstream.shape()))
         }),
-        cuda(context) => with_float!(op, "upstream", upstream, T => {
+        cuda(context) => with_float!(OP, "upstream", upstream, T => {
             let gradient = crate::cuda::corner_pool::pool_backward::<T>(
                 context, upstream.as_cuda()?, bits.as_cuda()?, scan)?;
             Ok(Tensor::from_cuda(gradient, upstream.shape()))
@@ -241,7 +231,9 @@ pub fn corner_pool_pair_with_bits(
 
 /// The gradients of [`corner_pool_pair`] with respect to its vertical and its horizontal map.
 ///
-/// Both are those of [`corner_pool_backward`], for the same `upstream`.
+/// Both are those of [`corner_pool_backward`], for the same `upstream`, but for the grouping of f32 sums.
+/// Where [`corner_pool_pair`] takes one launch on CUDA, so does this: one map and the bits are read, two maps
+/// written.
 ///
 /// # Errors
 /// As [`corner_pool_pair`].
@@ -251,11 +243,41 @@ pub fn corner_pool_pair_backward(
     corner: Corner,
     layout: Layout,
 ) -> Result<(Tensor, Tensor)> {
-    let gradient = |bits, direction| backward(PAIR, upstream, bits, direction, layout);
-    Ok((
-        gradient(&bits.vertical, corner.vertical())?,
-        gradient(&bits.horizontal, corner.horizontal())?,
-    ))
+    let scan = |direction| scan_of(PAIR, "upstream", upstream, direction, layout);
+    let (down, across) = (scan(corner.vertical())?, scan(corner.horizontal())?);
+    let parts = [
+        ("vertical bits", &bits.vertical, &down),
+        ("horizontal bits", &bits.horizontal, &across),
+    ];
+    for (name, bits, scan) in parts {
+        check::device(PAIR, name, bits, &upstream.device())?;
+        check::dtype(PAIR, name, bits, DType::I32)?;
+        check::shape(PAIR, name, bits, &[scan.bit_words()])?;
+    }
+    on_device!(&upstream.device(),
+        cpu => with_float!(PAIR, "upstream", upstream, T => {
+            let gradient = |bits: &Tensor, scan| {
+                let mut gradient = vec![T::default(); upstream.len()];
+                let (upstream, bits) = (upstream.as_slice::<T>()?, bits.as_slice()?);
+                cpu::corner_pool::backward(upstream, bits, scan, &mut gradient)?;
+                Ok::<_, Error>(gradient)
+            };
+            let shape = upstream.shape();
+            let vertical = Tensor::from_cpu(gradient(&bits.vertical, &down)?, shape);
+            Ok((vertical, Tensor::from_cpu(gradient(&bits.horizontal, &across)?, shape)))
+        }),
+        cuda(context) => with_float!(PAIR, "upstream", upstream, T => {
+            let shape = upstream.shape();
+            let [vertical, horizontal] = crate::cuda::corner_pool_pair::run_backward::<T>(
+                context,
+                upstream.as_cuda()?,
+                [bits.vertical.as_cuda()?, bits.horizontal.as_cuda()?],
+                [shape[0], shape[1], shape[2], shape[3]],
+                (corner, layout),
+            )?;
+            Ok((Tensor::from_cuda(vertical, shape), Tensor::from_cuda(horizontal, shape)))
+        }),
+    )
 }
 
 /// Checks two maps and returns their scans.
