@@ -85,9 +85,10 @@ __device__ __forceinline__ void forward_short(const AttentionScalars& scalars, c
       } else if (mine.keys > 0) {
         score<T, false>(scores, q_tile, 0, k_tile, key, scalars.head_dim, mine.keys);
         absorb<T, false>(rows, scores, head, v_tile, key, query, key, mine);
-        if (cleaned) {
-          restore_non_finite<T, kColumns, kM>(rows.out, head, query, key, key + mine.keys);
-        }
+      }
+      // Also of tiles that are seen whole: the values were cleaned for all the block's queries.
+      if (cleaned) {
+        restore_non_finite<T, kColumns, kM>(rows.out, head, query, key, key + mine.keys);
       }
     }
     // Where the rows go is cheaper to compute again than to keep.

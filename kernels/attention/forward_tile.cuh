@@ -235,7 +235,8 @@ __device__ __forceinline__ Sight sight(const AttentionScalars& scalars, const Se
                                        int first, int last, int key) {
   const Range some = seen_by_any(scalars, sequence, first, last);
   const Range all = seen_by_all(scalars, sequence, first, last);
-  const bool none = last < first || some.begin >= key + kTileKeys || some.begin >= some.end;
+  const bool none = last < first || some.begin >= key + kTileKeys || some.end <= key ||
+                    some.begin >= some.end;
   return {none ? 0 : min(some.end - key, kTileKeys),
           all.begin <= key && all.end >= key + kTileKeys};
 }

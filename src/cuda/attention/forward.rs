@@ -127,10 +127,7 @@ pub fn launch<T: Float>(
     let v = from_offset(v, &geometry.v);
     let start = geometry.out.offset.min(arguments.out.len());
     let mut out = arguments.out.slice_mut(start..);
-    let [offsets_q, offsets_k] = match &arguments.mask.offsets {
-        Some([q, k]) => [Some(q.slice(..)), Some(k.slice(..))],
-        None => [None, None],
-    };
+    let [offsets_q, offsets_k] = offsets(&arguments.mask);
     let function = context.function_for(&plan.launch)?;
     let mut builder = context.stream().launch_builder(&function);
     builder.arg(&plan.scalars).arg(&plan.blocks);
@@ -160,9 +157,25 @@ pub fn launch<T: Float>(
     // log-sum-exps have the lengths that the geometry gives, what the integers say is clamped to
     // the extents, and the workspace was checked to hold both pieces that are written to it.
     unsafe { builder.launch(plan.launch.config()) }.map_err(driver_error("launching a kernel"))?;
-    let Some((blocks, combine)) = &plan.combine else {
-        return Ok(());
-    };
+    match &plan.combine {
+        Some((blocks, combine)) => launch_combine(context, plan, blocks, combine, arguments),
+        None => Ok(()),
+    }
+}
+
+/// Queues the kernel that adds the shares of the keys.
+fn launch_combine<T: Float>(
+    context: &Context,
+    plan: &Plan,
+    blocks: &Blocks,
+    combine: &Launch,
+    arguments: &mut Arguments<'_, T>,
+) -> Result<()> {
+    let [offsets_q, offsets_k] = offsets(&arguments.mask);
+    let [partial_bytes, _] = plan.method.partial_bytes(&plan.geometry);
+    let (mut partial, mut weights) = arguments.workspace.split_at_mut(partial_bytes);
+    let start = plan.geometry.out.offset.min(arguments.out.len());
+    let mut out = arguments.out.slice_mut(start..);
     let parts = plan.method.parts() as i32;
     let function = context.function_for(combine)?;
     let mut builder = context.stream().launch_builder(&function);
@@ -171,9 +184,19 @@ pub fn launch<T: Float>(
     builder.optional(&offsets_q).optional(&offsets_k);
     builder.arg(&mut partial).arg(&mut weights).arg(&parts);
     builder.arg(&mut out).arg(&mut arguments.lse);
-    // SAFETY: as above; it reads what the first launch wrote, of the same parts.
+    // SAFETY: as in `launch`; it reads what the launch before wrote, of the same parts.
     unsafe { builder.launch(combine.config()) }.map_err(driver_error("launching a kernel"))?;
     Ok(())
+}
+
+/// The offsets of packed queries and keys.
+fn offsets<'a, T>(
+    mask: &'a Mask<CudaView<'_, T>, CudaView<'_, i32>>,
+) -> [Option<CudaView<'a, i32>>; 2] {
+    match &mask.offsets {
+        Some([q, k]) => [Some(q.slice(..)), Some(k.slice(..))],
+        None => [None, None],
+    }
 }
 
 /// Checks the buffers against the plan.
