@@ -16,6 +16,10 @@ import torch
 import torchvision
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
+from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.retinanet import _box_loss
 
 ANCHORS, CLASSES = 201_600, 80
 
@@ -344,6 +348,103 @@ def attention(device):
                 yield f"{case} backward", f"PyTorch {variant}", timed(backward, device)
 
 
+def retinanet(device):
+    """Anchors of 800 x 1344 by torchvision's generator, level by level."""
+    grids = [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)]
+    sizes = tuple((s, int(s * 2 ** (1 / 3)), int(s * 2 ** (2 / 3))) for s in [32, 64, 128, 256, 512])
+    generator = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 5)
+    maps = [torch.zeros(1, 1, *grid, device=device) for grid in grids]
+    images = ImageList(torch.zeros(1, 3, 800, 1344, device=device), [(800, 1344)])
+    return generator(images, maps)[0].split([9 * height * width for height, width in grids])
+
+
+def anchor_decode(device):
+    """Yields (case, variant, seconds): the part of RetinaNet.postprocess_detections before suppression, and all of it.
+
+    torchvision is given its anchors for nothing, and the logits in the order that it permutes the head's output to.
+    """
+    anchors = retinanet(device)
+    coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
+    generator = torch.Generator(device).manual_seed(4)
+    for images, dtype, name in [(1, torch.float32, "f32"), (1, torch.float16, "f16"), (8, torch.float16, "f16")]:
+        if device == "cpu" and images > 1:
+            continue
+        random = lambda *shape: 0.4 * torch.randn(*shape, generator=generator, device=device)
+        logits, deltas = [], []
+        for level in anchors:
+            logit = random(images, len(level), CLASSES) - 6.0
+            logit.view(-1)[torch.randint(logit.numel(), (logit.numel() // 4000,), generator=generator, device=device)] += 4.5
+            logits.append(logit.to(dtype))
+            deltas.append(random(images, len(level), 4).to(dtype))
+
+        def candidates():
+            for image in range(images):
+                boxes, scores, classes = [], [], []
+                for logit, delta, level in zip(logits, deltas, anchors):
+                    score = logit[image].sigmoid().flatten()
+                    kept = score > 0.05
+                    score = score[kept]
+                    place = torch.where(kept)[0]
+                    score, order = score.topk(min(1000, len(place)))
+                    place = place[order]
+                    anchor = torch.div(place, CLASSES, rounding_mode="floor")
+                    box = coder.decode_single(delta[image][anchor], level[anchor])
+                    boxes.append(torchvision.ops.clip_boxes_to_image(box, (800, 1344)))
+                    scores.append(score)
+                    classes.append(place % CLASSES)
+                yield torch.cat(boxes), torch.cat(scores), torch.cat(classes)
+
+        def suppressed():
+            for boxes, scores, classes in candidates():
+                torchvision.ops.batched_nms(boxes.float(), scores.float(), classes, 0.5)[:300]
+
+        case = f"anchor_decode [{images} x {ANCHORS}, {CLASSES}] {name}"
+        yield case, "torchvision postprocessing", timed(lambda: list(candidates()), device)
+        yield f"{case} and nms", "torchvision postprocessing", timed(suppressed, device)
+
+
+def match_anchors(device):
+    """Yields (case, variant, seconds): box_iou and Matcher image by image, the anchors given for nothing."""
+    anchors = torch.cat(list(retinanet(device)))
+    matcher = Matcher(0.5, 0.4, allow_low_quality_matches=True)
+    for images, count in [(1, 10), (1, 50), (1, 500), (8, 50)]:
+        if device == "cpu" and images > 1:
+            continue
+        generator = torch.Generator(device).manual_seed(6)
+        random = lambda *shape: torch.rand(*shape, generator=generator, device=device)
+        size = 16 * 25 ** random(images, count, 2)
+        low = random(images, count, 2) * (torch.tensor([1344.0, 800.0], device=device) - size)
+        boxes = torch.cat([low, low + size], 2)
+
+        def matches():
+            for image in boxes:
+                matcher(torchvision.ops.box_iou(image, anchors))
+
+        yield f"match_anchors [{images} x {ANCHORS}] {count} boxes", "torchvision box_iou and Matcher", timed(matches, device)
+
+
+def anchor_box_loss(device):
+    """Yields (case, variant, seconds): the matched rows of an image, loss and gradient; torchvision's anchors are given."""
+    anchors = torch.cat(list(retinanet(device)))
+    coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
+    for kind, name in [("l1", "L1"), ("giou", "GIoU")]:
+        generator = torch.Generator(device).manual_seed(7)
+        deltas = 0.3 * torch.randn(ANCHORS, 4, generator=generator, device=device)
+        deltas.requires_grad_()
+        size = 16 * 25 ** torch.rand(50, 2, generator=generator, device=device)
+        boxes = torch.cat([0 * size + 200, 200 + size], 1)
+        matched = torch.full((ANCHORS,), -1, device=device)
+        matched[::400] = torch.arange(len(matched[::400]), device=device) % 50
+
+        def gradient():
+            deltas.grad = None
+            kept = torch.where(matched >= 0)[0]
+            loss = _box_loss(kind, coder, anchors[kept], boxes[matched[kept]], deltas[kept])
+            (loss / max(1, len(kept))).backward()
+
+        yield f"anchor_box_loss [1 x {ANCHORS}] f32 {name} gradient", "torchvision compute_loss", timed(gradient, device)
+
+
 def ours(path):
     """Seconds by (case, device), from the summary lines of `cargo bench`."""
     line = re.compile(r"^(.*) on (cpu|cuda) \(.*\): ([0-9.]+) ms, ")
@@ -353,11 +454,14 @@ def ours(path):
 
 
 CASES = [
+    anchor_box_loss,
+    anchor_decode,
     attention,
     corner_decode,
     corner_losses,
     corner_pool,
     heatmap_focal_loss,
+    match_anchors,
     nms,
     sigmoid_focal_loss,
     soft_nms,

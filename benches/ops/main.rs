@@ -5,12 +5,15 @@
 //! a case gives the median, the spread and the share of the bandwidth that a copy reached on the
 //! same device just before.
 
+mod anchor_box_loss;
+mod anchor_decode;
 mod attention;
 mod bench;
 mod corner_decode;
 mod corner_losses;
 mod corner_pool;
 mod heatmap_focal_loss;
+mod match_anchors;
 mod nms;
 mod sigmoid_focal_loss;
 mod soft_nms;
@@ -24,6 +27,9 @@ fn main() {
     corner_pool::run(&mut bench);
     heatmap_focal_loss::run(&mut bench);
     corner_decode::run(&mut bench);
+    anchor_box_loss::run(&mut bench);
+    anchor_decode::run(&mut bench);
+    match_anchors::run(&mut bench);
     nms::run(&mut bench);
     sigmoid_focal_loss::run(&mut bench);
     soft_nms::run(&mut bench);

@@ -1,6 +1,8 @@
 //! `ptxsim [OPTIONS] [--] PROGRAM [ARGUMENTS]`: runs a program with the simulated CUDA driver.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
@@ -90,21 +92,59 @@ impl Options {
     }
 }
 
-/// A directory that is removed when the runner ends.
-struct Scratch(PathBuf);
+/// A directory that is removed when the runner ends, or when the next one starts.
+///
+/// It is locked as long as its runner lives, however that ends.
+struct Scratch {
+    path: PathBuf,
+    _lock: File,
+}
 
 impl Scratch {
+    /// What the names of all such directories begin with.
+    const PREFIX: &str = "ptxsim-run-";
+
     fn new() -> std::io::Result<Scratch> {
-        let path = std::env::temp_dir().join(format!("ptxsim-{}", std::process::id()));
-        std::fs::create_dir(&path)?;
-        Ok(Scratch(path))
+        let parent = std::env::temp_dir();
+        Scratch::sweep(&parent);
+        let mut number = std::process::id();
+        loop {
+            let path = parent.join(format!("{}{number}", Scratch::PREFIX));
+            number = number.wrapping_add(1);
+            match std::fs::create_dir(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                result => result?,
+            }
+            // A runner that starts now may take the directory for a leftover until it is locked.
+            if let Ok(lock) = File::open(&path)
+                && lock.lock().is_ok()
+                && path.exists()
+            {
+                return Ok(Scratch { path, _lock: lock });
+            }
+        }
+    }
+
+    /// Removes the directories of runners that were killed.
+    fn sweep(parent: &Path) {
+        let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+        for entry in entries {
+            let name = entry.file_name();
+            if name.to_string_lossy().starts_with(Scratch::PREFIX)
+                && let Ok(lock) = File::open(entry.path())
+                && lock.try_lock().is_ok()
+            {
+                // Another user's cannot be removed, and another runner may be quicker.
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
         // A leftover in the temporary directory is no reason to fail.
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
@@ -141,16 +181,16 @@ fn run(options: &Options) -> Result<(ExitStatus, bool), String> {
     let scratch = Scratch::new().map_err(|error| format!("temporary directory: {error}"))?;
     // Programs that are linked with the driver, and libraries that open it by its full name.
     for name in ["libcuda.so", "libcuda.so.1"] {
-        let link = std::os::unix::fs::symlink(&library, scratch.0.join(name));
+        let link = std::os::unix::fs::symlink(&library, scratch.path.join(name));
         link.map_err(|error| format!("{name}: {error}"))?;
     }
-    let findings = scratch.0.join("findings");
+    let findings = scratch.path.join("findings");
     let status = Command::new(&options.program)
         .args(&options.arguments)
         .env("LD_PRELOAD", prepended("LD_PRELOAD", library.as_os_str()))
         .env(
             "LD_LIBRARY_PATH",
-            prepended("LD_LIBRARY_PATH", scratch.0.as_os_str()),
+            prepended("LD_LIBRARY_PATH", scratch.path.as_os_str()),
         )
         .env("PTXSIM", "1")
         .env("PTXSIM_FINDINGS", &findings)

@@ -137,6 +137,8 @@ pub struct KernelInfo {
 pub struct Kernel {
     info: KernelInfo,
     program: Program,
+    /// Bytes of shared memory that are the system's.
+    reserved_shared: u32,
     /// Offset of dynamic shared memory.
     dynamic_base: u32,
     /// Bytes of local memory for each thread, calls included.
@@ -248,6 +250,7 @@ fn load_kernel(
     };
     Ok(Arc::new(Kernel {
         info,
+        reserved_shared: layout.reserved_shared,
         dynamic_base: layout.dynamic_base,
         local_stride: local_stride(&program),
         sources: sources(&program),
@@ -307,7 +310,7 @@ pub fn launch(
     let workspace = workspace.flatten();
     let view = memory.snapshot();
     let shared_bytes = match config.dynamic_shared {
-        0 => kernel.info.static_shared,
+        0 => kernel.reserved_shared + kernel.info.static_shared,
         dynamic => kernel.dynamic_base.saturating_add(dynamic),
     };
     let mut launch = Launch {
@@ -316,8 +319,9 @@ pub fn launch(
         checks,
         local_stride: kernel.local_stride,
         shared_bytes,
+        reserved_shared: kernel.reserved_shared,
         counters: Counters {
-            shared_bytes_per_block: shared_bytes.into(),
+            shared_bytes_per_block: (shared_bytes - kernel.reserved_shared).into(),
             ..Counters::default()
         },
         findings: Findings::new(&kernel.info.name, kernel.sources.clone()),

@@ -124,6 +124,30 @@ fn report_has_a_line_for_each_launch() {
 }
 
 #[test]
+fn directories_of_killed_runners_are_removed() {
+    let parent = std::env::temp_dir().join(format!("runner-test-{}", std::process::id()));
+    std::fs::create_dir(&parent).unwrap();
+    let left = || std::fs::read_dir(&parent).unwrap().count();
+    let runner = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ptxsim"));
+        command.env("TMPDIR", &parent).args(arguments);
+        command
+    };
+    let mut killed = runner(&["sh", "-c", "kill -9 $PPID"]).spawn().unwrap();
+    assert_eq!(killed.wait().unwrap().code(), None);
+    assert_eq!(left(), 1);
+    // That of a runner that lives is not taken for a leftover.
+    let script = "\"$0\" true && ls \"$TMPDIR\"";
+    let output = runner(&["sh", "-c", script, env!("CARGO_BIN_EXE_ptxsim")])
+        .output()
+        .unwrap();
+    let listed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(listed.lines().count(), 1, "{listed}");
+    assert_eq!(left(), 0);
+    std::fs::remove_dir(&parent).unwrap();
+}
+
+#[test]
 fn mistakes_on_the_command_line() {
     let status = |arguments: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_ptxsim"))

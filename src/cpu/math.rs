@@ -2,16 +2,23 @@
 
 /// `exp(-a)` for `a >= 0`, to 2e-7 relative; 0 from about 87.7 on, where the result turns
 /// subnormal. NaN gives NaN.
-///
-/// `exp(-a) = 2^n * exp(r)` with `n` an integer and `|r| <= ln(2) / 2`; the Taylor series of
-/// `exp(r)` to `r^7` is within 6e-9.
 #[inline(always)]
 pub(super) fn exp_of_minus(a: f32) -> f32 {
+    exp(-a)
+}
+
+/// `exp(x)` for `x <= 88`, to 2e-7 relative; 0 below about -87.7, where the result turns subnormal.
+/// NaN gives NaN. `kernels/common/exact.cuh` does the same operations, for the same bits.
+///
+/// `exp(x) = 2^n * exp(r)` with `n` an integer and `|r| <= ln(2) / 2`; the Taylor series of
+/// `exp(r)` to `r^7` is within 6e-9.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
     /// Adding 1.5 * 2^23 leaves the sum rounded to an integer, which stands in its low bits.
     const ROUND: f32 = 12_582_912.0;
     /// ln(2) in two parts: the first has 9 bits, so that its product with `n` is exact.
     const LN2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
-    let x = -if a > 88.0 { 88.0 } else { a };
+    let x = if x < -88.0 { -88.0 } else { x };
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = (x - n * LN2.0) - n * LN2.1;
@@ -148,6 +155,11 @@ mod tests {
         assert_eq!(exp_of_minus(0.0), 1.0);
         assert_eq!(exp_of_minus(f32::INFINITY), 0.0);
         assert!(exp_of_minus(f32::NAN).is_nan());
+        for step in 0..=880_000 {
+            let x = step as f32 * 1e-4;
+            let error = (f64::from(exp(x)) / f64::from(x).exp() - 1.0).abs();
+            assert!(error <= 2e-7, "{x}: {error}");
+        }
     }
 
     #[test]

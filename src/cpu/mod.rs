@@ -3,6 +3,9 @@
 //! Results do not depend on the number of threads, nor on which vector instructions the processor
 //! has. This module knows neither tensors nor the CUDA backend.
 
+pub mod anchor_box_loss;
+pub mod anchor_decode;
+mod anchors;
 pub mod attention;
 pub mod corner_decode;
 pub mod corner_losses;
@@ -10,6 +13,7 @@ pub mod corner_pool;
 pub mod corner_targets;
 pub mod heatmap_focal_loss;
 mod lanes;
+pub mod match_anchors;
 mod math;
 pub mod nms;
 mod order;

@@ -143,6 +143,11 @@ impl Plan {
         })
     }
 
+    /// What is planned.
+    pub fn scan(&self) -> &Scan {
+        &self.scan
+    }
+
     /// Whether there is nothing to launch.
     fn is_empty(&self) -> bool {
         self.scan.elements() == 0
@@ -338,7 +343,7 @@ pub fn backward<T: Float>(
     Ok(())
 }
 
-fn is_aligned(addresses: u64) -> bool {
+pub(super) fn is_aligned(addresses: u64) -> bool {
     addresses.is_multiple_of(VECTOR_BYTES as u64)
 }
 
@@ -413,43 +418,4 @@ pub(crate) fn pool_backward<T: Float>(
     };
     backward(context, &plan, &mut arguments)?;
     Ok(gradient)
-}
-
-/// The sum of two pools of whole buffers. See
-/// [`ops::corner_pool_pair`](crate::ops::corner_pool_pair()).
-pub(crate) fn pair<T: Float>(context: &Context, maps: [(&Buffer, Scan); 2]) -> Result<Buffer> {
-    let mut sum = Buffer::uninitialised(context, T::DTYPE, maps[0].0.len())?;
-    for (at, (map, scan)) in maps.into_iter().enumerate() {
-        let mut arguments = Forward::<T> {
-            input: map.view()?,
-            output: sum.view_mut()?,
-            bits: None,
-            accumulate: at == 1,
-        };
-        let plan = Plan::new(scan, T::DTYPE, Pass::Forward)?;
-        forward(context, &plan, &mut arguments)?;
-    }
-    Ok(sum)
-}
-
-/// The sum of two pools of whole buffers, and the bits of both. See
-/// [`ops::corner_pool_pair_with_bits`](crate::ops::corner_pool_pair_with_bits()).
-pub(crate) fn pair_with_bits<T: Float>(
-    context: &Context,
-    maps: [(&Buffer, Scan); 2],
-) -> Result<(Buffer, [Buffer; 2])> {
-    let bits = |at: usize| Buffer::uninitialised(context, DType::I32, maps[at].1.bit_words());
-    let mut all_bits = [bits(0)?, bits(1)?];
-    let mut sum = Buffer::uninitialised(context, T::DTYPE, maps[0].0.len())?;
-    for (at, ((map, scan), bits)) in maps.into_iter().zip(&mut all_bits).enumerate() {
-        let mut arguments = Forward::<T> {
-            input: map.view()?,
-            output: sum.view_mut()?,
-            bits: Some(bits.view_mut()?),
-            accumulate: at == 1,
-        };
-        let plan = Plan::new(scan, T::DTYPE, Pass::Forward)?;
-        forward(context, &plan, &mut arguments)?;
-    }
-    Ok((sum, all_bits))
 }

@@ -6,6 +6,9 @@
 //!
 //! This module knows neither tensors nor the CPU backend.
 
+pub mod anchor_box_loss;
+pub mod anchor_decode;
+mod anchors;
 pub mod attention;
 mod buffer;
 pub mod cast;
@@ -14,11 +17,13 @@ pub mod corner_decode;
 pub mod corner_embedding_loss;
 pub mod corner_offset_loss;
 pub mod corner_pool;
+pub mod corner_pool_pair;
 pub mod corner_targets;
 mod divisor;
 pub mod heatmap_focal_loss;
 mod image;
 mod launch;
+pub mod match_anchors;
 pub mod nms;
 pub mod sigmoid_focal_loss;
 pub mod soft_nms;
@@ -34,14 +39,18 @@ pub use workspace::WORKSPACE_ALIGNMENT;
 
 /// Every kernel that the host side launches.
 pub fn kernels() -> Vec<Kernel> {
-    attention::kernels()
+    anchor_box_loss::kernels()
+        .chain(anchor_decode::kernels())
+        .chain(attention::kernels())
         .chain(cast::kernels())
         .chain(corner_decode::kernels())
         .chain(corner_embedding_loss::kernels())
         .chain(corner_offset_loss::kernels())
         .chain(corner_pool::kernels())
+        .chain(corner_pool_pair::kernels())
         .chain(corner_targets::kernels())
         .chain(heatmap_focal_loss::kernels())
+        .chain(match_anchors::kernels())
         .chain(nms::kernels())
         .chain(sigmoid_focal_loss::kernels())
         .chain(soft_nms::kernels())

@@ -1,6 +1,8 @@
 //! The ops: each checks its arguments, returns early where there is nothing to do, and runs on the
 //! device of its tensors.
 
+mod anchor_box_loss;
+mod anchor_decode;
 mod attention;
 mod check;
 mod corner_decode;
@@ -9,10 +11,13 @@ mod corner_offset_loss;
 mod corner_pool;
 mod corner_targets;
 mod heatmap_focal_loss;
+mod match_anchors;
 mod nms;
 mod sigmoid_focal_loss;
 mod soft_nms;
 
+pub use anchor_box_loss::{BoxTargets, anchor_box_loss, anchor_box_loss_with_gradient};
+pub use anchor_decode::{Candidates, anchor_decode};
 pub use attention::{
     Attended, AttentionGradient, AttentionMask, Sequences, Upstream, attention, attention_backward,
     attention_probabilities,
@@ -28,6 +33,7 @@ pub use corner_targets::{TargetMaps, corner_targets};
 pub use heatmap_focal_loss::{
     HeatmapTargets, heatmap_focal_loss, heatmap_focal_loss_with_gradient,
 };
+pub use match_anchors::{Matches, match_anchors};
 pub use nms::{Kept, nms};
 pub use sigmoid_focal_loss::{sigmoid_focal_loss, sigmoid_focal_loss_with_gradient};
 pub use soft_nms::{SoftKept, soft_nms};

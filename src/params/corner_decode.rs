@@ -46,7 +46,7 @@ impl CornerDecode {
         };
         within("topk", self.topk, 512)?;
         within("num_dets", self.num_dets, 4096)?;
-        if self.kernel % 2 == 0 || self.kernel > 15 {
+        if self.kernel.is_multiple_of(2) || self.kernel > 15 {
             let rule = "odd and at most 15";
             return Err(Error::input(OP, "kernel", rule, self.kernel));
         }

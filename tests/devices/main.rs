@@ -7,6 +7,8 @@ mod device;
 #[cfg(feature = "cuda")]
 mod simulator;
 
+mod anchor_box_loss;
+mod anchor_decode;
 mod attention;
 mod cast;
 mod corner_decode;
@@ -14,6 +16,7 @@ mod corner_losses;
 mod corner_pool;
 mod corner_targets;
 mod heatmap_focal_loss;
+mod match_anchors;
 mod nms;
 mod sigmoid_focal_loss;
 mod soft_nms;

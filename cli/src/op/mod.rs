@@ -1,10 +1,13 @@
 //! `ocelli op`: one op on the tensors of a file.
 
+mod anchor_decode;
+mod anchors;
 mod attention;
 mod corner_decode;
 mod corner_pool;
 mod corner_pool_pair;
 mod heatmap_focal_loss;
+mod match_anchors;
 mod nms;
 mod sigmoid_focal_loss;
 mod soft_nms;
@@ -30,11 +33,13 @@ struct Op {
 }
 
 const OPS: &[Op] = &[
+    anchor_decode::OP,
     attention::OP,
     corner_decode::OP,
     corner_pool::OP,
     corner_pool_pair::OP,
     heatmap_focal_loss::OP,
+    match_anchors::OP,
     nms::OP,
     sigmoid_focal_loss::OP,
     soft_nms::OP,

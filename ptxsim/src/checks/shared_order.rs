@@ -42,9 +42,9 @@ pub(super) struct Warp {
     pub floors: Vec<u32>,
     pub sync: u16,
     pub copies: CopyWait,
-    /// Knowledge at the latest fence: what relaxed atomics release.
+    /// Knowledge at the latest fence: what relaxed atomics and arrivals release.
     pub at_fence: Option<Box<Knowledge>>,
-    /// Read by relaxed atomics: what the next fence acquires.
+    /// Read by relaxed atomics and waits: what the next fence acquires.
     pub before_fence: Option<Box<Knowledge>>,
 }
 
@@ -84,6 +84,23 @@ impl SharedRaces {
         sync.arriving.join(&state.knowledge);
         sync.arriving_time = sync.arriving_time.max(state.knowledge.seen.get(warp));
         advance(state, warp, 0);
+    }
+
+    /// As [`SharedRaces::release`] of a relaxed arrival: only what a fence came after.
+    pub fn release_relaxed(&mut self, warp: Agent, id: SyncId) {
+        let index = self.warp_index(warp);
+        if let Some(fenced) = &self.warps[index].at_fence {
+            self.syncs.entry(id).or_default().arriving.join(fenced);
+        }
+    }
+
+    /// As [`SharedRaces::acquire`] of a relaxed wait: only once a fence follows.
+    pub fn acquire_relaxed(&mut self, warp: Agent, id: SyncId) {
+        let index = self.warp_index(warp);
+        if let Some(sync) = self.syncs.get(&id) {
+            let read = self.warps[index].before_fence.get_or_insert_default();
+            read.join(&sync.completed);
+        }
     }
 
     /// `cp.async.mbarrier.arrive`: the warp's `cp.async` operations so far arrive when they are

@@ -1,6 +1,7 @@
 //! Addresses of a warp's lanes, and the places in memory that they mean.
 
 use super::lanes::mapped;
+use super::observe::Access;
 use super::step::Reason;
 use super::warp::Warp;
 use crate::memory::{
@@ -127,6 +128,32 @@ impl<'a> Warp<'a> {
             }
         };
         row.map_err(|error| self.access_error(&error))
+    }
+
+    /// Counts and checks an access of the lanes of `mask`, and calls `f` with the places, the memory
+    /// that they are in and the lanes that they are of: once for each memory that lanes access.
+    ///
+    /// # Errors
+    /// As [`Warp::row`].
+    #[inline(always)]
+    pub fn access(
+        &mut self,
+        access: Access,
+        space: Space,
+        address: &Address,
+        mask: u32,
+        mut f: impl FnMut(&mut Self, &Row<'a>, Home, u32),
+    ) -> Result<(), LaunchError> {
+        let addresses = self.addresses(address, mask);
+        let mut left = mask;
+        while left != 0 {
+            let (home, lanes, base) = self.home(space, &addresses, left);
+            let row = self.row(home, base, &addresses, lanes, access.bytes as usize)?;
+            self.observe(access, home, base, &addresses, lanes);
+            f(self, &row, home, lanes);
+            left &= !lanes;
+        }
+        Ok(())
     }
 
     /// Shared memory of the block with this rank in the cluster.

@@ -77,10 +77,14 @@ pub fn mbarrier_access(warp: &mut Warp<'_>, lane: u32, address: u32) {
     report_shared(warp, lane, conflict);
 }
 
-/// An arrival with release semantics.
-pub fn arrive(warp: &mut Warp<'_>, address: u32) {
+/// An arrival at an mbarrier, or `barrier.cluster.arrive`, with release semantics or relaxed.
+pub fn arrive(warp: &mut Warp<'_>, id: SyncId, release: bool) {
     if let Some((races, agent, _)) = shared(warp) {
-        races.release(agent, SyncId::Mbarrier(address));
+        if release {
+            races.release(agent, id);
+        } else {
+            races.release_relaxed(agent, id);
+        }
     }
 }
 
@@ -91,10 +95,14 @@ pub fn phase_completed(warp: &mut Warp<'_>, address: u32) {
     }
 }
 
-/// A wait with acquire semantics saw the phase complete.
-pub fn phase_observed(warp: &mut Warp<'_>, address: u32) {
+/// A wait, with acquire semantics or relaxed, saw the phase complete.
+pub fn phase_observed(warp: &mut Warp<'_>, address: u32, acquire: bool) {
     if let Some((races, agent, _)) = shared(warp) {
-        races.acquire(agent, SyncId::Mbarrier(address));
+        if acquire {
+            races.acquire(agent, SyncId::Mbarrier(address));
+        } else {
+            races.acquire_relaxed(agent, SyncId::Mbarrier(address));
+        }
     }
 }
 
@@ -242,13 +250,6 @@ pub fn global_range(warp: &mut Warp<'_>, lane: u32, kind: Kind, address: u64, le
     };
     if let Some(conflict) = races.access_range(block, kind, address, len.into(), site) {
         warp.find_conflict(&conflict, lane, Some(conflict.address));
-    }
-}
-
-/// `barrier.cluster.arrive` with release semantics.
-pub fn cluster_arrive(warp: &mut Warp<'_>) {
-    if let Some((races, agent, _)) = shared(warp) {
-        races.release(agent, SyncId::Cluster);
     }
 }
 

@@ -1,10 +1,12 @@
 //! `atom` and `red` on global and shared memory.
 
-use super::access::Space;
-use super::half::{Bf16, F16, Half};
-use super::load_store::{MemoryModifiers, memory_modifiers};
+mod wide;
+
+use super::access::{Home, Space};
+use super::half::{Bf16, F16, Half, choose};
+use super::load_store::memory_modifiers;
 use super::observe::Access;
-use super::registers::{Dest, Row};
+use super::registers::Row;
 use super::step::Step;
 use super::warp::Warp;
 use crate::memory::{LANES, Span, lanes};
@@ -14,8 +16,8 @@ use crate::program::operands::{Address, AnyDest, AnySource};
 use crate::program::{Decode, Execute};
 use crate::ptx::ast::{Instruction, Operand, Type};
 use crate::sim::LaunchError;
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, PoisonError};
 
 /// Opcodes of this family.
 pub const OPCODES: &[(&str, Decode)] = &[("atom", atom), ("red", red)];
@@ -123,31 +125,30 @@ fn flushed(bits: u64) -> u64 {
 
 fn half_update<H: Half>(operation: Operation) -> Result<Update, Unsupported> {
     Ok(match operation {
-        Operation::Add => |old, b, _| on_halves::<H>(old, b, |x, y| x + y),
-        Operation::Min => |old, b, _| on_halves::<H>(old, b, f32::min),
-        Operation::Max => |old, b, _| on_halves::<H>(old, b, f32::max),
+        Operation::Add => |old, b, _| on_halves(old, b, H::add),
+        Operation::Min => |old, b, _| on_halves(old, b, |x: H, y| choose(x, y, false, false)),
+        Operation::Max => |old, b, _| on_halves(old, b, |x: H, y| choose(x, y, true, false)),
         _ => return Err(Unsupported::new(format!("{operation:?} of halves"))),
     })
 }
 
 fn pair_update<H: Half>(operation: Operation) -> Result<Update, Unsupported> {
     Ok(match operation {
-        Operation::Add => |old, b, _| on_pairs::<H>(old, b, |x, y| x + y),
-        Operation::Min => |old, b, _| on_pairs::<H>(old, b, f32::min),
-        Operation::Max => |old, b, _| on_pairs::<H>(old, b, f32::max),
+        Operation::Add => |old, b, _| on_pairs(old, b, H::add),
+        Operation::Min => |old, b, _| on_pairs(old, b, |x: H, y| choose(x, y, false, false)),
+        Operation::Max => |old, b, _| on_pairs(old, b, |x: H, y| choose(x, y, true, false)),
         _ => return Err(Unsupported::new(format!("{operation:?} of halves"))),
     })
 }
 
-/// The sum of two halves rounded to f32 first is the same as rounded once: f32 has more than twice
-/// their bits.
-fn on_halves<H: Half>(old: u64, b: u64, f: fn(f32, f32) -> f32) -> u64 {
-    let value = |bits: u64| H::from_bits(bits as u16).value();
-    H::nearest(f(value(old), value(b))).to_bits().into()
+fn on_halves<H: Half>(old: u64, b: u64, f: fn(H, H) -> H) -> u64 {
+    f(H::from_bits(old as u16), H::from_bits(b as u16))
+        .to_bits()
+        .into()
 }
 
-fn on_pairs<H: Half>(old: u64, b: u64, f: fn(f32, f32) -> f32) -> u64 {
-    on_halves::<H>(old, b, f) | on_halves::<H>(old >> 16, b >> 16, f) << 16
+fn on_pairs<H: Half>(old: u64, b: u64, f: fn(H, H) -> H) -> u64 {
+    on_halves(old, b, f) | on_halves(old >> 16, b >> 16, f) << 16
 }
 
 fn atom(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
@@ -167,6 +168,8 @@ struct Element {
 
 /// A decoded `atom` or `red`.
 struct Atomic {
+    /// Whether the new value is the operand alone, whatever the old one was.
+    replaces: bool,
     space: Space,
     access: Access,
     address: Address,
@@ -190,7 +193,7 @@ fn decode(
     m.finish()?;
     let address = d.address(d.operand(i, first)?)?;
     if ty == Type::B128 {
-        return wide(d, i, operation, first, address, &modifiers);
+        return wide::decode(d, i, operation, first, address, &modifiers);
     }
     let operands = d.elements(d.operand(i, first + 1)?);
     let c = match operation {
@@ -215,6 +218,7 @@ fn decode(
         .collect::<Result<_, Unsupported>>()?;
     let size = ty.size() as usize;
     let atomic = Atomic {
+        replaces: operation == Operation::Exch,
         space: modifiers.space,
         access: Access::atomic(&modifiers, (size * elements.len()) as u32),
         address,
@@ -228,31 +232,62 @@ fn decode(
 }
 
 fn execute(warp: &mut Warp<'_>, mask: u32, atomic: &Atomic) -> Result<(), LaunchError> {
-    let addresses = warp.addresses(&atomic.address, mask);
-    let mut left = mask;
-    while left != 0 {
-        let (home, same, base) = warp.home(atomic.space, &addresses, left);
-        let row = warp.row(home, base, &addresses, same, atomic.access.bytes as usize)?;
-        warp.observe(atomic.access, home, base, &addresses, same);
-        let shared = matches!(home, super::access::Home::Shared(_));
+    let Atomic {
+        access,
+        space,
+        ref address,
+        size,
+        ..
+    } = *atomic;
+    warp.access(access, space, address, mask, |warp, row, home, lanes_of| {
+        let shared = matches!(home, Home::Shared(_));
         let update = atomic.updates[usize::from(!shared)];
         for (index, element) in atomic.elements.iter().enumerate() {
-            let offset = index * atomic.size;
-            let defined = row.defined(offset, atomic.size) & defined(warp, element);
+            let offset = index * size;
+            let operands = defined(warp, element);
+            let was_defined = track(
+                row,
+                lanes_of,
+                offset..offset + size,
+                operands,
+                atomic.replaces,
+            );
             let (b, c) = (longs(warp, element.b), element.c.map(|c| longs(warp, c)));
             let mut old = [0; LANES];
-            for lane in lanes(same) {
+            for lane in lanes(lanes_of) {
                 let c = c.map_or(0, |c| c[lane]);
-                old[lane] = apply(&row.lane(lane), offset, atomic.size, |word| {
+                old[lane] = apply(&row.lane(lane), offset, size, |word| {
                     update(word, b[lane], c)
                 });
             }
-            row.set_defined(offset, atomic.size, defined);
-            write(warp, element.dest, same, defined, &old);
+            write(warp, element.dest, lanes_of, was_defined, &old);
         }
-        left &= !same;
+    })
+}
+
+/// Marks what the lanes of `mask`, one after the other, make of the bytes of `range`: defined where
+/// the operands are and, unless the operation `replaces` the old value, that was. The lanes that met
+/// a defined old value.
+fn track(
+    row: &crate::memory::Row<'_>,
+    mask: u32,
+    range: Range<usize>,
+    operands: u32,
+    replaces: bool,
+) -> u32 {
+    let (offset, size) = (range.start, range.len());
+    if row.defined(offset, size) & operands & mask == mask {
+        return mask;
     }
-    Ok(())
+    let mut defined = 0;
+    for lane in lanes(mask) {
+        let place = row.lane(lane);
+        let was = place.is_valid(offset, size);
+        defined |= u32::from(was) << lane;
+        let is = (was || replaces) && operands >> lane & 1 != 0;
+        place.set_valid(offset, size, is);
+    }
+    defined
 }
 
 fn defined(warp: &Warp<'_>, element: &Element) -> u32 {
@@ -304,67 +339,4 @@ pub fn apply(place: &Span<'_>, offset: usize, size: usize, f: impl Fn(u64) -> u6
             old.unwrap_or_else(|old| old)
         }
     }
-}
-
-/// 128-bit atomics of launches on several threads exclude each other.
-static WIDE: Mutex<()> = Mutex::new(());
-
-/// `atom.exch.b128` and `atom.cas.b128`.
-fn wide(
-    d: &Decoder<'_>,
-    i: &Instruction,
-    operation: Operation,
-    first: usize,
-    address: Address,
-    modifiers: &MemoryModifiers,
-) -> Result<Execute, Unsupported> {
-    let compare = match operation {
-        Operation::Cas => true,
-        Operation::Exch => false,
-        _ => return Err(Unsupported::new("128-bit atomic")),
-    };
-    let (dest, b) = (
-        d.long_pair(d.operand(i, 0)?)?,
-        d.long_pair(d.operand(i, first + 1)?)?,
-    );
-    let new = if compare {
-        d.long_pair(d.operand(i, first + 2)?)?
-    } else {
-        b
-    };
-    let (space, access) = (modifiers.space, Access::atomic(modifiers, 16));
-    let run = move |warp: &mut Warp<'_>, mask: u32| -> Result<Step, LaunchError> {
-        let addresses = warp.addresses(&address, mask);
-        let mut left = mask;
-        while left != 0 {
-            let (home, same, base) = warp.home(space, &addresses, left);
-            let row = warp.row(home, base, &addresses, same, 16)?;
-            warp.observe(access, home, base, &addresses, same);
-            let pair = |warp: &Warp<'_>, [low, high]: [Dest<u64>; 2]| {
-                [*warp.read(low.source()), *warp.read(high.source())]
-            };
-            let mut old = [[0; LANES]; 2];
-            let operands = [b, new]
-                .map(|[low, high]| warp.defined(low.source()) & warp.defined(high.source()));
-            let defined = row.defined(0, 16) & operands[0] & operands[1];
-            let (b, new) = (pair(warp, b), pair(warp, new));
-            let guard = WIDE.lock().unwrap_or_else(PoisonError::into_inner);
-            for lane in lanes(same) {
-                let place = row.lane(lane);
-                let words = [place.load(0), place.load(8)];
-                if !compare || words == [b[0][lane], b[1][lane]] {
-                    place.store(0, new[0][lane]);
-                    place.store(8, new[1][lane]);
-                }
-                [old[0][lane], old[1][lane]] = words;
-            }
-            drop(guard);
-            row.set_defined(0, 16, defined);
-            warp.write(dest[0], same, defined, &old[0]);
-            warp.write(dest[1], same, defined, &old[1]);
-            left &= !same;
-        }
-        Ok(Step::Next)
-    };
-    Ok(Box::new(move |warp, mask| run(warp, mask).into()))
 }

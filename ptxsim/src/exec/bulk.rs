@@ -221,6 +221,10 @@ fn load(
         let target = at_rank(to, rank);
         let span = warp.shared_span(lane, target, bytes, ALIGN)?;
         span.copy_from(0, &source, 0, bytes as usize);
+        warp.launch
+            .counters
+            .bulk_shared_stores
+            .record_range(target, bytes);
         let mbarrier = if ranks.len() == 1 {
             mbarrier
         } else {
@@ -247,6 +251,14 @@ fn to_peer(
     }
     let source = warp.shared_span(lane, from, bytes, ALIGN)?;
     let target = warp.shared_span(lane, to, bytes, ALIGN)?;
+    warp.launch
+        .counters
+        .bulk_shared_loads
+        .record_range(from, bytes);
+    warp.launch
+        .counters
+        .bulk_shared_stores
+        .record_range(to, bytes);
     async_order::bulk_tracked(warp, lane, mbarrier, Kind::Read, from, bytes);
     match reduction {
         None => {
@@ -283,10 +295,9 @@ fn store(
     };
     async_order::bulk_read(warp, lane, from, bytes);
     async_order::global_range(warp, lane, kind, to, bytes);
-    warp.launch
-        .counters
-        .bulk_stores
-        .record_range(to, bytes.into());
+    let counters = &mut warp.launch.counters;
+    counters.bulk_shared_loads.record_range(from, bytes);
+    counters.bulk_stores.record_range(to, bytes.into());
     Ok(())
 }
 

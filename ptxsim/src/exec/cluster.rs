@@ -7,6 +7,7 @@ use super::registers::{Dest, Source};
 use super::step::{Reason, Step};
 use super::value::Word;
 use super::warp::Warp;
+use crate::checks::SyncId;
 use crate::memory::{LANES, SHARED_WINDOW};
 use crate::program::decoder::{Decoder, Unsupported};
 use crate::program::operands::Place;
@@ -34,9 +35,7 @@ fn arrive(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
         if let Some(wait) = warp.converge(mask, warp.live()) {
             return wait;
         }
-        if release {
-            async_order::cluster_arrive(warp);
-        }
+        async_order::arrive(warp, SyncId::Cluster, release);
         arrive_lanes(warp, mask);
         Step::Next
     }))

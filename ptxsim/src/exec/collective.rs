@@ -186,6 +186,15 @@ fn match_all(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
     }
 }
 
+/// The lanes of `mask` if the operand is defined in all of them, else none: what results of all lanes
+/// together are.
+fn defined_together<W: Word>(warp: &Warp<'_>, mask: u32, source: Source<W>) -> u32 {
+    match mask & !warp.defined(source) {
+        0 => mask,
+        _ => 0,
+    }
+}
+
 fn matching<W: Word + PartialEq>(
     d: &Decoder<'_>,
     i: &Instruction,
@@ -198,11 +207,7 @@ fn matching<W: Word + PartialEq>(
         if let Err(wait) = gather(warp, mask, members) {
             return wait;
         }
-        let defined = if mask & !warp.defined(value) == 0 {
-            mask
-        } else {
-            0
-        };
+        let defined = defined_together(warp, mask, value);
         let row = warp.read(value);
         let same = |lane: usize| {
             (0..LANES)
@@ -247,11 +252,7 @@ fn reduce(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
         if let Err(wait) = gather(warp, mask, members) {
             return wait;
         }
-        let defined = if mask & !warp.defined(value) == 0 {
-            mask
-        } else {
-            0
-        };
+        let defined = defined_together(warp, mask, value);
         let row = warp.read(value);
         let lanes = (0..LANES).filter(|&lane| mask >> lane & 1 == 1);
         let result = lanes.map(|lane| row[lane]).reduce(f).unwrap_or(0);

@@ -1,10 +1,12 @@
 //! `cvt`: conversions between all integer and floating-point types.
 
-use super::half::{Bf16, F16, Half, Pair};
+mod packed;
+
+use super::float::canonical;
+use super::half::{Bf16, F16, Half};
 use super::lanes;
-use super::rounding::{
-    Format, Rounding, add_to_odd, bf16_value, direct, f16_value, flush, round_tf32,
-};
+use super::narrow::{add_to_odd, bf16_value, f16_value, flush};
+use super::rounding::{Format, Rounding, direct, round_tf32};
 use crate::program::decoder::{Decoder, Unsupported};
 use crate::program::modifiers::Modifiers;
 use crate::program::operands::{AnyDest, AnySource};
@@ -12,7 +14,7 @@ use crate::program::{Decode, Execute};
 use crate::ptx::ast::{Instruction, Type};
 
 /// Opcodes of this family.
-pub const OPCODES: &[(&str, Decode)] = &[("cvt", cvt), ("cvt.pack", pack_integers)];
+pub const OPCODES: &[(&str, Decode)] = &[("cvt", cvt), ("cvt.pack", packed::pack_integers)];
 
 /// Types that `cvt` alone knows.
 #[derive(Clone, Copy, PartialEq)]
@@ -63,12 +65,12 @@ fn cvt(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
                 round_tf32(finish.clamp(f64::from(a)), rounding, finish.satfinite)
             })
         }
-        (Kind::Plain(Type::F16x2), Kind::E4m3x2) => unpack8(d, i, Format::E4M3, finish),
-        (Kind::Plain(Type::F16x2), Kind::E5m2x2) => unpack8(d, i, Format::E5M2, finish),
-        (Kind::E4m3x2, _) => pack8(d, i, from, Format::E4M3, finish),
-        (Kind::E5m2x2, _) => pack8(d, i, from, Format::E5M2, finish),
-        (Kind::Plain(Type::F16x2), _) => pack16::<F16>(d, i, rounding, finish),
-        (Kind::Plain(Type::BF16x2), _) => pack16::<Bf16>(d, i, rounding, finish),
+        (Kind::Plain(Type::F16x2), Kind::E4m3x2) => packed::unpack8(d, i, Format::E4M3, finish),
+        (Kind::Plain(Type::F16x2), Kind::E5m2x2) => packed::unpack8(d, i, Format::E5M2, finish),
+        (Kind::E4m3x2, _) => packed::pack8(d, i, from, Format::E4M3, finish),
+        (Kind::E5m2x2, _) => packed::pack8(d, i, from, Format::E5M2, finish),
+        (Kind::Plain(Type::F16x2), _) => packed::pack16::<F16>(d, i, rounding, finish),
+        (Kind::Plain(Type::BF16x2), _) => packed::pack16::<Bf16>(d, i, rounding, finish),
         (Kind::Plain(to), Kind::Plain(from)) => plain(
             d,
             i,
@@ -190,6 +192,21 @@ fn common(d: &Decoder<'_>, i: &Instruction, how: How) -> Result<Option<Execute>,
             (Type::U32, Type::F32, Rounding::Zero) => d.map1(i, |a: f32| a as u32).map(Some),
             (Type::S32, Type::F32, Rounding::Nearest) => {
                 d.map1(i, |a: f32| a.round_ties_even() as i32).map(Some)
+            }
+            (Type::S32, Type::F32, Rounding::Down) => {
+                d.map1(i, |a: f32| a.floor() as i32).map(Some)
+            }
+            (Type::F32, Type::F32, Rounding::Zero) => {
+                d.map1(i, |a: f32| canonical(a.trunc())).map(Some)
+            }
+            (Type::F32, Type::F32, Rounding::Nearest) => {
+                d.map1(i, |a: f32| canonical(a.round_ties_even())).map(Some)
+            }
+            (Type::F32, Type::F32, Rounding::Down) => {
+                d.map1(i, |a: f32| canonical(a.floor())).map(Some)
+            }
+            (Type::F32, Type::F32, Rounding::Up) => {
+                d.map1(i, |a: f32| canonical(a.ceil())).map(Some)
             }
             _ => Ok(None),
         };
@@ -354,91 +371,4 @@ impl Finish {
             value
         }
     }
-}
-
-/// `cvt.pack.sat`: two s32, clamped, the second in the low part; of 8-bit parts below the low half
-/// of a third operand.
-fn pack_integers(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
-    let m = d.modifiers(i);
-    let ranges = [
-        ("u16", (0, 0xffff)),
-        ("s16", (-0x8000, 0x7fff)),
-        ("u8", (0, 0xff)),
-        ("s8", (-0x80, 0x7f)),
-    ];
-    let range = m.take("sat").then(|| m.choose(&ranges)).flatten();
-    let (low, high) = range.ok_or_else(|| Unsupported::new("type of cvt.pack"))?;
-    let from = m.ty()?;
-    let bytes = high - low == 0xff;
-    if from != Type::S32 || (bytes && m.ty()? != Type::B32) {
-        return Err(Unsupported::new("type of cvt.pack"));
-    }
-    m.finish()?;
-    if bytes {
-        let part = move |value: i32| value.clamp(low, high) as u32 & 0xff;
-        return d.map3(i, move |a: i32, b: i32, c: u32| {
-            c << 16 | part(a) << 8 | part(b)
-        });
-    }
-    let part = move |value: i32| value.clamp(low, high) as u32 & 0xffff;
-    d.map2(i, move |a: i32, b: i32| part(a) << 16 | part(b))
-}
-
-/// Two f32, the second operand in the low half.
-fn pack16<H: Half>(
-    d: &Decoder<'_>,
-    i: &Instruction,
-    rounding: Option<Rounding>,
-    finish: Finish,
-) -> Result<Execute, Unsupported> {
-    let rounding = rounding.ok_or_else(|| Unsupported::new("cvt without rounding"))?;
-    if rounding == Rounding::Nearest && !finish.relu && !finish.satfinite {
-        return d.map2(i, |high: f32, low: f32| {
-            Pair(H::nearest(low), H::nearest(high))
-        });
-    }
-    let round = move |v: f32| {
-        H::from_bits(H::FORMAT.round(finish.clamp(f64::from(v)), rounding, finish.satfinite) as u16)
-    };
-    d.map2(i, move |high: f32, low: f32| Pair(round(low), round(high)))
-}
-
-/// Two numbers of 8 bits from two f32, the second in the low byte, or from a pair of halves.
-fn pack8(
-    d: &Decoder<'_>,
-    i: &Instruction,
-    from: Kind,
-    format: Format,
-    finish: Finish,
-) -> Result<Execute, Unsupported> {
-    let round = move |v: f32| {
-        format.round(
-            finish.clamp(f64::from(v)),
-            Rounding::Nearest,
-            finish.satfinite,
-        ) as u16
-    };
-    match from {
-        Kind::Plain(Type::F32) => {
-            d.map2(i, move |high: f32, low: f32| round(high) << 8 | round(low))
-        }
-        Kind::Plain(Type::F16x2) => d.map1(i, move |pair: Pair<F16>| {
-            round(pair.1.value()) << 8 | round(pair.0.value())
-        }),
-        _ => Err(Unsupported::new("pair of types")),
-    }
-}
-
-/// Two numbers of 8 bits to a pair of halves.
-fn unpack8(
-    d: &Decoder<'_>,
-    i: &Instruction,
-    format: Format,
-    finish: Finish,
-) -> Result<Execute, Unsupported> {
-    let half = move |bits: u16| {
-        let value = finish.clamp(format.value(u32::from(bits & 0xff)));
-        F16::nearest(value as f32)
-    };
-    d.map1(i, move |pair: u16| Pair(half(pair), half(pair >> 8)))
 }

@@ -1,7 +1,7 @@
 //! `mov`, `cvta`, `isspacep`.
 
 use super::access::Space;
-use super::lanes::{LaneLoop, instruction};
+use super::lanes::{LaneLoop, instruction, mapped};
 use super::registers::{Dest, Registers, Source};
 use super::special;
 use super::step::Step;
@@ -171,12 +171,12 @@ fn unpack(
         return Ok(copies(pairs.collect::<Result<_, _>>()?));
     }
     match d.any_source(from, ty)? {
-        AnySource::Word(source) => Ok(instruction(UnpackWord {
+        AnySource::Word(source) => Ok(instruction(Unpack {
             source,
             dests,
             bits,
         })),
-        AnySource::Long(source) => Ok(instruction(UnpackLong {
+        AnySource::Long(source) => Ok(instruction(Unpack {
             source,
             dests,
             bits,
@@ -184,33 +184,43 @@ fn unpack(
     }
 }
 
-struct UnpackWord {
-    source: Source<u32>,
-    dests: Vec<AnyDest>,
-    bits: u32,
+/// A register that is made of parts.
+trait Whole: Word {
+    /// The part that begins at bit `shift`, and what lies above it.
+    fn part(self, shift: u32) -> u32;
+    /// With a part put at bit `shift`, which was 0.
+    fn with(self, part: u32, shift: u32) -> Self;
 }
 
-impl LaneLoop for UnpackWord {
+impl Whole for u32 {
     #[inline(always)]
-    fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
-        let (row, defined) = (*registers.read(self.source), registers.defined(self.source));
-        let keep = u32::MAX >> (32 - self.bits);
-        for (part, dest) in self.dests.iter().enumerate() {
-            let shift = part as u32 * self.bits;
-            if let AnyDest::Word(dest, _) = *dest {
-                registers.write(dest, mask, defined, &row.map(|v| v >> shift & keep));
-            }
-        }
+    fn part(self, shift: u32) -> u32 {
+        self >> shift
+    }
+    #[inline(always)]
+    fn with(self, part: u32, shift: u32) -> u32 {
+        self | part << shift
     }
 }
 
-struct UnpackLong {
-    source: Source<u64>,
+impl Whole for u64 {
+    #[inline(always)]
+    fn part(self, shift: u32) -> u32 {
+        (self >> shift) as u32
+    }
+    #[inline(always)]
+    fn with(self, part: u32, shift: u32) -> u64 {
+        self | u64::from(part) << shift
+    }
+}
+
+struct Unpack<W> {
+    source: Source<W>,
     dests: Vec<AnyDest>,
     bits: u32,
 }
 
-impl LaneLoop for UnpackLong {
+impl<W: Whole> LaneLoop for Unpack<W> {
     #[inline(always)]
     fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
         let (row, defined) = (*registers.read(self.source), registers.defined(self.source));
@@ -218,12 +228,7 @@ impl LaneLoop for UnpackLong {
         for (part, dest) in self.dests.iter().enumerate() {
             let shift = part as u32 * self.bits;
             if let AnyDest::Word(dest, _) = *dest {
-                registers.write(
-                    dest,
-                    mask,
-                    defined,
-                    &row.map(|v| (v >> shift) as u32 & keep),
-                );
+                registers.write(dest, mask, defined, &mapped(&row, |v| v.part(shift) & keep));
             }
         }
     }
@@ -254,12 +259,12 @@ fn pack(
         .collect::<Result<_, _>>()?;
     let bits = ty.size() * 8 / parts.len() as u32;
     match d.any_dest(to)? {
-        AnyDest::Word(dest, _) => Ok(instruction(PackWord {
+        AnyDest::Word(dest, _) => Ok(instruction(Pack {
             dest,
             sources,
             bits,
         })),
-        AnyDest::Long(dest) => Ok(instruction(PackLong {
+        AnyDest::Long(dest) => Ok(instruction(Pack {
             dest,
             sources,
             bits,
@@ -268,43 +273,22 @@ fn pack(
     }
 }
 
-struct PackWord {
-    dest: Dest<u32>,
+struct Pack<W> {
+    dest: Dest<W>,
     sources: Vec<Source<u32>>,
     bits: u32,
 }
 
-impl LaneLoop for PackWord {
+impl<W: Whole> LaneLoop for Pack<W> {
     #[inline(always)]
     fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
-        let (mut out, mut defined) = ([0; LANES], u32::MAX);
+        let (mut out, mut defined) = ([W::default(); LANES], u32::MAX);
         let keep = u32::MAX >> (32 - self.bits);
         for (part, &source) in self.sources.iter().enumerate() {
             defined &= registers.defined(source);
             let shift = part as u32 * self.bits;
             let row = registers.read(source);
-            (0..LANES).for_each(|lane| out[lane] |= (row[lane] & keep) << shift);
-        }
-        registers.write(self.dest, mask, defined, &out);
-    }
-}
-
-struct PackLong {
-    dest: Dest<u64>,
-    sources: Vec<Source<u32>>,
-    bits: u32,
-}
-
-impl LaneLoop for PackLong {
-    #[inline(always)]
-    fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
-        let (mut out, mut defined) = ([0; LANES], u32::MAX);
-        let keep = u32::MAX >> (32 - self.bits);
-        for (part, &source) in self.sources.iter().enumerate() {
-            defined &= registers.defined(source);
-            let shift = part as u32 * self.bits;
-            let row = registers.read(source);
-            (0..LANES).for_each(|lane| out[lane] |= u64::from(row[lane] & keep) << shift);
+            (0..LANES).for_each(|lane| out[lane] = out[lane].with(row[lane] & keep, shift));
         }
         registers.write(self.dest, mask, defined, &out);
     }

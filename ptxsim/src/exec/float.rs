@@ -1,8 +1,8 @@
 //! Arithmetic on f32 and f64: rounded once in any direction, or approximate.
 
 use super::approximate;
-use super::directed;
-use super::rounding::{Format, Rounding, add_to_odd, flush};
+use super::real::Real;
+use super::rounding::Rounding;
 use super::value::Value;
 use crate::program::decoder::{Decoder, Unsupported};
 use crate::program::modifiers::Modifiers;
@@ -10,7 +10,7 @@ use crate::program::{Decode, Execute};
 use crate::ptx::ast::{Instruction, Type};
 
 /// Opcodes that have forms on f32 and f64.
-const KEYS: &[(&str, Decode)] = &[
+pub const KEYS: &[(&str, Decode)] = &[
     ("add", arithmetic),
     ("sub", arithmetic),
     ("mul", arithmetic),
@@ -39,164 +39,6 @@ pub fn find(opcode: &str) -> Option<(&'static str, Decode)> {
     let entry = KEYS.iter().find(|entry| entry.0 == key)?;
     matches!(opcode.rsplit('.').next()?, "f32" | "f64").then_some(*entry)
 }
-
-/// f32 or f64, with operations that are rounded in a direction.
-trait Real: Value + Send + Sync + PartialOrd {
-    /// The NaN that results are.
-    const NAN: Self;
-    /// `a * b + c`, rounded.
-    fn fma(a: Self, b: Self, c: Self, rounding: Rounding) -> Self;
-    /// `a + b`, rounded.
-    fn add(a: Self, b: Self, rounding: Rounding) -> Self;
-    /// `a * b`, rounded.
-    fn mul(a: Self, b: Self, rounding: Rounding) -> Self;
-    /// `a / b`, rounded.
-    fn div(a: Self, b: Self, rounding: Rounding) -> Self;
-    /// Square root, rounded.
-    fn root(a: Self, rounding: Rounding) -> Self;
-    /// Subnormal numbers become zeros.
-    fn flush(self) -> Self;
-    /// Clamped to [0, 1], NaN to 0.
-    fn saturate(self) -> Self;
-    /// With the sign bit given by `f` of the two sign bits.
-    fn with_sign(self, other: Self, f: fn(bool, bool) -> bool) -> Self;
-    /// Whether the sign bit is set.
-    fn negative(self) -> bool;
-    /// 1.
-    fn one() -> Self;
-    /// As f64, exactly.
-    fn wide(self) -> f64;
-}
-
-macro_rules! real {
-    ($ty:ty, $nan:expr, $fma:expr, $add:expr, $mul:expr, $div:expr, $sqrt:expr, $flush:expr) => {
-        impl Real for $ty {
-            const NAN: Self = $nan;
-            #[inline(always)]
-            fn fma(a: Self, b: Self, c: Self, rounding: Rounding) -> Self {
-                ($fma)(a, b, c, rounding)
-            }
-            #[inline(always)]
-            fn add(a: Self, b: Self, rounding: Rounding) -> Self {
-                ($add)(a, b, rounding)
-            }
-            #[inline(always)]
-            fn mul(a: Self, b: Self, rounding: Rounding) -> Self {
-                ($mul)(a, b, rounding)
-            }
-            #[inline(always)]
-            fn div(a: Self, b: Self, rounding: Rounding) -> Self {
-                ($div)(a, b, rounding)
-            }
-            #[inline(always)]
-            fn root(a: Self, rounding: Rounding) -> Self {
-                ($sqrt)(a, rounding)
-            }
-            #[inline(always)]
-            fn flush(self) -> Self {
-                ($flush)(self)
-            }
-            #[inline(always)]
-            fn saturate(self) -> Self {
-                // Written so that NaN gives 0.
-                if self > 0.0 { self.min(1.0) } else { 0.0 }
-            }
-            #[inline(always)]
-            fn with_sign(self, other: Self, f: fn(bool, bool) -> bool) -> Self {
-                let negative = f(self.is_sign_negative(), other.is_sign_negative());
-                let magnitude = self.to_bits() << 1 >> 1;
-                let sign = !(<$ty>::MAX.to_bits() | 1) & ((-0.0 as $ty).to_bits());
-                Self::from_bits(if negative {
-                    magnitude | sign
-                } else {
-                    magnitude
-                })
-            }
-            #[inline(always)]
-            fn negative(self) -> bool {
-                self.is_sign_negative()
-            }
-            #[inline(always)]
-            fn one() -> Self {
-                1.0
-            }
-            #[inline(always)]
-            fn wide(self) -> f64 {
-                f64::from(self)
-            }
-        }
-    };
-}
-
-/// Rounds an f64 that is exact, or rounded to odd, to f32.
-#[inline(always)]
-fn narrow(value: f64, rounding: Rounding) -> f32 {
-    f32::from_bits(Format::F32.round(value, rounding, false))
-}
-
-/// `a + b` of f64 that are exact, rounded to f32. An exact zero of opposite terms is -0 when
-/// rounding down.
-#[inline(always)]
-fn narrow_sum(a: f64, b: f64, rounding: Rounding) -> f32 {
-    let cancels = a.is_finite() && a == -b && a.is_sign_negative() != b.is_sign_negative();
-    if cancels && rounding == Rounding::Down {
-        -0.0
-    } else {
-        narrow(add_to_odd(a, b), rounding)
-    }
-}
-
-real!(
-    f32,
-    f32::from_bits(0x7fff_ffff),
-    |a: f32, b: f32, c: f32, r| match r {
-        Rounding::Nearest => a.mul_add(b, c),
-        _ => narrow_sum(a.wide() * b.wide(), c.wide(), r),
-    },
-    |a: f32, b: f32, r| match r {
-        Rounding::Nearest => a + b,
-        _ => narrow_sum(a.wide(), b.wide(), r),
-    },
-    |a: f32, b: f32, r| match r {
-        Rounding::Nearest => a * b,
-        _ => narrow(a.wide() * b.wide(), r),
-    },
-    // A quotient or root of f32 that is not exact is further from any f32 than f64 can confuse.
-    |a: f32, b: f32, r| match r {
-        Rounding::Nearest => a / b,
-        _ => narrow(a.wide() / b.wide(), r),
-    },
-    |a: f32, r| match r {
-        Rounding::Nearest => a.sqrt(),
-        _ => narrow(a.wide().sqrt(), r),
-    },
-    flush
-);
-real!(
-    f64,
-    f64::from_bits(0xfff8_0000_0000_0000),
-    |a: f64, b: f64, c: f64, r| match r {
-        Rounding::Nearest => a.mul_add(b, c),
-        _ => directed::fma(a, b, c, r),
-    },
-    |a: f64, b: f64, r| match r {
-        Rounding::Nearest => a + b,
-        _ => directed::add(a, b, r),
-    },
-    |a: f64, b: f64, r| match r {
-        Rounding::Nearest => a * b,
-        _ => directed::mul(a, b, r),
-    },
-    |a: f64, b: f64, r| match r {
-        Rounding::Nearest => a / b,
-        _ => directed::div(a, b, r),
-    },
-    |a: f64, r| match r {
-        Rounding::Nearest => a.sqrt(),
-        _ => directed::sqrt(a, r),
-    },
-    |v: f64| v
-);
 
 /// What happens to operands and results.
 #[derive(Clone, Copy)]
@@ -252,34 +94,121 @@ macro_rules! with_real {
     }};
 }
 
+/// The forms of an arithmetic instruction, each with a loop of its own: the common one stays short
+/// enough to vectorise.
+enum Form {
+    /// To nearest, without modifiers.
+    Plain,
+    /// To nearest.
+    Nearest,
+    /// Rounded in a direction.
+    Directed,
+}
+
+impl Finish {
+    fn form(self) -> Form {
+        match self.rounding {
+            Rounding::Nearest if !self.ftz && !self.sat => Form::Plain,
+            Rounding::Nearest => Form::Nearest,
+            _ => Form::Directed,
+        }
+    }
+}
+
 fn arithmetic(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
     let m = d.modifiers(i);
     let f = Finish::take(&m);
-    // The common form, kept free of everything else so that its loop stays short.
-    let plain = f.rounding == Rounding::Nearest && !f.ftz && !f.sat;
-    with_real!(m, R => match (d.key, plain) {
-        ("add", true) => d.map2(i, |a: R, b: R| canonical(a + b)),
-        ("add", false) => d.map2(i, move |a: R, b: R| {
-            f.result(R::add(f.operand(a), f.operand(b), f.rounding))
-        }),
-        ("sub", true) => d.map2(i, |a: R, b: R| canonical(a - b)),
-        ("sub", false) => d.map2(i, move |a: R, b: R| {
-            f.result(R::add(f.operand(a), -f.operand(b), f.rounding))
-        }),
-        ("mul", true) => d.map2(i, |a: R, b: R| canonical(a * b)),
-        ("mul", false) => d.map2(i, move |a: R, b: R| {
-            f.result(R::mul(f.operand(a), f.operand(b), f.rounding))
-        }),
-        (_, true) => d.map3(i, |a: R, b: R, c: R| canonical(a.mul_add(b, c))),
-        (_, false) => d.map3(i, move |a: R, b: R, c: R| {
-            f.result(R::fma(f.operand(a), f.operand(b), f.operand(c), f.rounding))
-        }),
+    with_real!(m, R => match f.form() {
+        Form::Plain => match d.key {
+            "add" => d.map2(i, |a: R, b: R| canonical(a + b)),
+            "sub" => d.map2(i, |a: R, b: R| canonical(a - b)),
+            "mul" => d.map2(i, |a: R, b: R| canonical(a * b)),
+            _ => d.map3(i, |a: R, b: R, c: R| canonical(a.mul_add(b, c))),
+        },
+        Form::Nearest => match d.key {
+            "add" => d.map2(i, move |a: R, b: R| f.result(f.operand(a) + f.operand(b))),
+            "sub" => d.map2(i, move |a: R, b: R| f.result(f.operand(a) - f.operand(b))),
+            "mul" => d.map2(i, move |a: R, b: R| f.result(f.operand(a) * f.operand(b))),
+            _ => d.map3(i, move |a: R, b: R, c: R| {
+                f.result(f.operand(a).mul_add(f.operand(b), f.operand(c)))
+            }),
+        },
+        Form::Directed if size_of::<R>() == 4 && !f.ftz && !f.sat => directed32(d, i, f.rounding),
+        Form::Directed => match d.key {
+            "add" => d.map2(i, move |a: R, b: R| {
+                f.result(R::add(f.operand(a), f.operand(b), f.rounding))
+            }),
+            "sub" => d.map2(i, move |a: R, b: R| {
+                f.result(R::add(f.operand(a), -f.operand(b), f.rounding))
+            }),
+            "mul" => d.map2(i, move |a: R, b: R| {
+                f.result(R::mul(f.operand(a), f.operand(b), f.rounding))
+            }),
+            _ => d.map3(i, move |a: R, b: R, c: R| {
+                f.result(R::fma(f.operand(a), f.operand(b), f.operand(c), f.rounding))
+            }),
+        },
     })
+}
+
+/// A direction of rounding, as a type: its loops vectorise.
+trait Direction: 'static {
+    const ROUNDING: Rounding;
+}
+struct Zero;
+struct Down;
+struct Up;
+impl Direction for Zero {
+    const ROUNDING: Rounding = Rounding::Zero;
+}
+impl Direction for Down {
+    const ROUNDING: Rounding = Rounding::Down;
+}
+impl Direction for Up {
+    const ROUNDING: Rounding = Rounding::Up;
+}
+
+/// f32 arithmetic without modifiers but its direction, which `expf` of nvcc is made of.
+fn directed32(
+    d: &Decoder<'_>,
+    i: &Instruction,
+    rounding: Rounding,
+) -> Result<Execute, Unsupported> {
+    // Functions, not closures, for these can be told to inline.
+    #[inline(always)]
+    fn add<D: Direction>(a: f32, b: f32) -> f32 {
+        canonical(f32::add(a, b, D::ROUNDING))
+    }
+    #[inline(always)]
+    fn sub<D: Direction>(a: f32, b: f32) -> f32 {
+        canonical(f32::add(a, -b, D::ROUNDING))
+    }
+    #[inline(always)]
+    fn mul<D: Direction>(a: f32, b: f32) -> f32 {
+        canonical(f32::mul(a, b, D::ROUNDING))
+    }
+    #[inline(always)]
+    fn fma<D: Direction>(a: f32, b: f32, c: f32) -> f32 {
+        canonical(f32::fma(a, b, c, D::ROUNDING))
+    }
+    fn of<D: Direction>(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
+        match d.key {
+            "add" => d.map2(i, add::<D>),
+            "sub" => d.map2(i, sub::<D>),
+            "mul" => d.map2(i, mul::<D>),
+            _ => d.map3(i, fma::<D>),
+        }
+    }
+    match rounding {
+        Rounding::Down => of::<Down>(d, i),
+        Rounding::Up => of::<Up>(d, i),
+        _ => of::<Zero>(d, i),
+    }
 }
 
 /// A NaN result is the one NaN of GPUs.
 #[inline(always)]
-fn canonical<R: Real>(value: R) -> R {
+pub fn canonical<R: Real>(value: R) -> R {
     if value.wide().is_nan() { R::NAN } else { value }
 }
 
@@ -289,15 +218,20 @@ fn quotient(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
     let approximate = m.take("approx") || m.take("full");
     let f = Finish::take(&m);
     let key = d.key;
-    with_real!(m, R => match key {
-        "div" => d.map2(i, move |a: R, b: R| {
-            f.result(R::div(f.operand(a), f.operand(b), f.rounding))
-        }),
-        "rcp" if approximate && size_of::<R>() == 8 => {
+    with_real!(m, R => match (key, f.form()) {
+        ("rcp", _) if approximate && size_of::<R>() == 8 => {
             d.map1(i, |a: f64| canonical(approximate::gross(a, |a| 1.0 / a)))
         }
-        "rcp" => d.map1(i, move |a: R| f.result(R::div(R::one(), f.operand(a), f.rounding))),
-        _ => d.map1(i, move |a: R| f.result(R::root(f.operand(a), f.rounding))),
+        ("div", Form::Directed) => d.map2(i, move |a: R, b: R| {
+            f.result(R::div(f.operand(a), f.operand(b), f.rounding))
+        }),
+        ("rcp", Form::Directed) => {
+            d.map1(i, move |a: R| f.result(R::div(R::one(), f.operand(a), f.rounding)))
+        }
+        (_, Form::Directed) => d.map1(i, move |a: R| f.result(R::root(f.operand(a), f.rounding))),
+        ("div", _) => d.map2(i, move |a: R, b: R| f.result(f.operand(a) / f.operand(b))),
+        ("rcp", _) => d.map1(i, move |a: R| f.result(R::one() / f.operand(a))),
+        _ => d.map1(i, move |a: R| f.result(f.operand(a).sqrt())),
     })
 }
 
@@ -325,8 +259,8 @@ fn transcendental(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupport
         }),
         "sin" => d.map1(i, move |a: f32| f.result(f.operand(a).sin())),
         "cos" => d.map1(i, move |a: f32| f.result(f.operand(a).cos())),
-        "lg2" => d.map1(i, move |a: f32| f.result(f.operand(a).log2())),
-        _ => d.map1(i, move |a: f32| f.result(f.operand(a).tanh())),
+        "lg2" => d.map1(i, move |a: f32| f.result(approximate::log2(f.operand(a)))),
+        _ => d.map1(i, move |a: f32| f.result(approximate::tanh(f.operand(a)))),
     }
 }
 

@@ -358,6 +358,12 @@ impl Resident {
             races,
             asynchronous: ClusterAsync::default(),
         };
+        for shared in &self.shared {
+            // What the system keeps there counts as written.
+            shared
+                .span()
+                .set_valid(0, launch.reserved_shared as usize, true);
+        }
         for slot in &mut self.warps {
             let first = slot.state.index * LANES as u32;
             let lanes = u32::MAX >> (LANES as u32 - (threads - first).min(LANES as u32));

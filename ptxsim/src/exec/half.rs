@@ -1,10 +1,11 @@
 //! Arithmetic on f16, bf16 and their packed pairs. Each result is the exact one, rounded once.
 
 use super::lanes::{LaneLoop, instruction, row};
-use super::registers::{Dest, Registers, Source};
-use super::rounding::{
-    Format, add_to_odd, bf16_nearest, bf16_value, f16_nearest, f16_value, narrow_to_odd,
+use super::narrow::{
+    add_to_odd, add_to_odd32, bf16_nearest, bf16_value, f16_nearest, f16_value, narrow_to_odd,
 };
+use super::registers::{Dest, Registers, Source};
+use super::rounding::Format;
 use super::value::Value;
 use crate::memory::LANES;
 use crate::program::decoder::{Decoder, Unsupported};
@@ -12,9 +13,10 @@ use crate::program::modifiers::Modifiers;
 use crate::program::{Decode, Execute};
 use crate::ptx::ast::{Instruction, Type};
 use std::marker::PhantomData;
+use std::sync::OnceLock;
 
 /// Opcodes that have forms on halves.
-const KEYS: &[&str] = &[
+pub const KEYS: &[&str] = &[
     "add", "sub", "mul", "fma", "neg", "abs", "min", "max", "ex2", "tanh",
 ];
 
@@ -31,6 +33,10 @@ pub fn find(opcode: &str) -> Option<(&'static str, Decode)> {
 pub trait Half: Copy + Send + Sync + 'static {
     /// Its format.
     const FORMAT: Format;
+    /// Bits of infinity.
+    const INFINITY: u16;
+    /// The NaN that results are.
+    const NAN: Self;
     /// From its bits.
     fn from_bits(bits: u16) -> Self;
     /// Its bits.
@@ -39,11 +45,38 @@ pub trait Half: Copy + Send + Sync + 'static {
     fn value(self) -> f32;
     /// The nearest one.
     fn nearest(value: f32) -> Self;
+    /// `a * b`, rounded once.
+    fn mul(a: Self, b: Self) -> Self;
+    /// `a * b + c`, rounded once.
+    fn fma(a: Self, b: Self, c: Self) -> Self;
+    /// Results of `ex2` and `tanh`, once they were needed.
+    fn tables() -> [&'static OnceLock<Box<Table>>; 2];
 
-    /// Rounds a value that is exact, or rounded to odd.
+    /// `a + b`, rounded once: f32 has more than twice the bits, so that rounding to it first does
+    /// no harm.
     #[inline(always)]
-    fn round(value: f64) -> Self {
-        Self::nearest(narrow_to_odd(value))
+    fn add(a: Self, b: Self) -> Self {
+        Self::nearest(a.value() + b.value())
+    }
+    /// With the other sign.
+    #[inline(always)]
+    fn negated(self) -> Self {
+        Self::from_bits(self.to_bits() ^ 0x8000)
+    }
+    /// Without its sign.
+    #[inline(always)]
+    fn magnitude(self) -> Self {
+        Self::from_bits(self.to_bits() & 0x7fff)
+    }
+    /// Whether it is a NaN.
+    #[inline(always)]
+    fn is_nan(self) -> bool {
+        self.magnitude().to_bits() > Self::INFINITY
+    }
+    /// Whether it is 0 or subnormal.
+    #[inline(always)]
+    fn is_tiny(self) -> bool {
+        self.to_bits() & Self::INFINITY == 0
     }
 }
 
@@ -58,9 +91,11 @@ pub struct Bf16(pub u16);
 pub struct Pair<H>(pub H, pub H);
 
 macro_rules! half {
-    ($ty:ident, $format:expr, $value:path, $nearest:path) => {
+    ($ty:ident, $format:expr, $infinity:expr, $value:path, $nearest:path, $mul:expr, $fma:expr) => {
         impl Half for $ty {
             const FORMAT: Format = $format;
+            const INFINITY: u16 = $infinity;
+            const NAN: Self = $ty(0x7fff);
             #[inline(always)]
             fn from_bits(bits: u16) -> Self {
                 $ty(bits)
@@ -77,6 +112,19 @@ macro_rules! half {
             fn nearest(value: f32) -> Self {
                 $ty($nearest(value))
             }
+            #[inline(always)]
+            fn mul(a: Self, b: Self) -> Self {
+                Self::nearest(($mul)(a.value(), b.value()))
+            }
+            #[inline(always)]
+            fn fma(a: Self, b: Self, c: Self) -> Self {
+                Self::nearest(($fma)(a.value(), b.value(), c.value()))
+            }
+            fn tables() -> [&'static OnceLock<Box<Table>>; 2] {
+                static EX2: OnceLock<Box<Table>> = OnceLock::new();
+                static TANH: OnceLock<Box<Table>> = OnceLock::new();
+                [&EX2, &TANH]
+            }
         }
         impl Value for $ty {
             type Word = u32;
@@ -91,8 +139,26 @@ macro_rules! half {
         }
     };
 }
-half!(F16, Format::F16, f16_value, f16_nearest);
-half!(Bf16, Format::BF16, bf16_value, bf16_nearest);
+// A product of two f16 is exact in f32. What is added to it is rounded to odd: it could be a tie.
+half!(
+    F16,
+    Format::F16,
+    0x7c00,
+    f16_value,
+    f16_nearest,
+    |a, b| a * b,
+    |a, b, c| add_to_odd32(a * b, c)
+);
+// A product of two bf16 may lie below the range of f32; it is exact in f64.
+half!(
+    Bf16,
+    Format::BF16,
+    0x7f80,
+    bf16_value,
+    bf16_nearest,
+    |a, b| narrow_to_odd(f64::from(a) * f64::from(b)),
+    |a, b, c| narrow_to_odd(add_to_odd(f64::from(a) * f64::from(b), f64::from(c)))
+);
 
 impl<H: Half> Value for Pair<H> {
     type Word = u32;
@@ -107,7 +173,7 @@ impl<H: Half> Value for Pair<H> {
 }
 
 /// What happens to operands and results.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 struct Finish {
     /// Subnormal operands and results become zero.
     ftz: bool,
@@ -119,205 +185,174 @@ struct Finish {
 
 impl Finish {
     #[inline(always)]
-    fn operand<H: Half>(self, half: H) -> f64 {
-        f64::from(self.flushed(half).value())
-    }
-
-    #[inline(always)]
     fn flushed<H: Half>(self, half: H) -> H {
-        let bits = half.to_bits();
-        let smallest = if H::FORMAT == Format::F16 {
-            0x400
-        } else {
-            0x80
-        };
-        if self.ftz && bits & 0x7fff < smallest {
-            H::from_bits(bits & 0x8000)
+        if self.ftz && half.is_tiny() {
+            H::from_bits(half.to_bits() & 0x8000)
         } else {
             half
         }
     }
 
     #[inline(always)]
-    fn result<H: Half>(self, value: f64) -> H {
-        let half = self.flushed(H::round(value));
+    fn result<H: Half>(self, half: H) -> H {
+        let half = self.flushed(half);
         if self.sat {
             let value = half.value();
             // Written so that NaN gives 0.
-            return H::nearest(if value > 0.0 { value.min(1.0) } else { 0.0 });
+            let positive = if value > 0.0 { value } else { 0.0 };
+            return H::nearest(if positive < 1.0 { positive } else { 1.0 });
         }
-        if self.relu && half.to_bits() & 0x8000 != 0 && !half.value().is_nan() {
-            return H::from_bits(0);
+        let negative = half.to_bits() & 0x8000 != 0;
+        if self.relu & negative & !half.is_nan() {
+            H::from_bits(0)
+        } else {
+            half
         }
-        half
+    }
+}
+
+/// An operation on halves, or on both halves of pairs.
+struct HalfLoop<H, F> {
+    dest: Dest<u32>,
+    /// An operation with fewer operands ignores the last ones.
+    operands: [Source<u32>; 3],
+    /// Where the halves lie in their words.
+    shifts: &'static [u32],
+    f: F,
+    half: PhantomData<fn() -> H>,
+}
+
+impl<H: Half, F> LaneLoop for HalfLoop<H, F>
+where
+    F: Fn(H, H, H) -> H + Send + Sync + 'static,
+{
+    #[inline(always)]
+    fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
+        let all = self.operands.map(|source| registers.defined(source));
+        let [a, b, c] = self.operands.map(|source| registers.read(source));
+        let mut out = [0; LANES];
+        for &shift in self.shifts {
+            let halves = row::<WIDE, u32>(|lane| {
+                let half = |word: u32| H::from_bits((word >> shift) as u16);
+                let result = (self.f)(half(a[lane]), half(b[lane]), half(c[lane]));
+                result.to_bits().into()
+            });
+            (0..LANES).for_each(|lane| out[lane] |= halves[lane] << shift);
+        }
+        registers.write_result(self.dest, mask, all[0] & all[1] & all[2], &out);
+    }
+}
+
+/// What the forms of an opcode have in common.
+struct Form<'d, 'a> {
+    decoder: &'d Decoder<'a>,
+    instruction: &'d Instruction,
+    shifts: &'static [u32],
+}
+
+impl Form<'_, '_> {
+    /// The instruction that applies `f` to `operands` operands.
+    fn loops<H: Half>(
+        &self,
+        operands: usize,
+        f: impl Fn(H, H, H) -> H + Send + Sync + 'static,
+    ) -> Result<Execute, Unsupported> {
+        let (d, i) = (self.decoder, self.instruction);
+        let source = |index: usize| d.source32(d.operand(i, index.min(operands))?);
+        Ok(instruction(HalfLoop {
+            dest: d.dest(d.operand(i, 0)?)?,
+            operands: [source(1)?, source(2)?, source(3)?],
+            shifts: self.shifts,
+            f,
+            half: PhantomData,
+        }))
     }
 }
 
 fn decode(d: &Decoder<'_>, i: &Instruction) -> Result<Execute, Unsupported> {
     let m = d.modifiers(i);
-    match m.ty()? {
-        Type::F16 => scalar::<F16>(d, i, &m),
-        Type::BF16 => scalar::<Bf16>(d, i, &m),
-        Type::F16x2 => packed::<F16>(d, i, &m),
-        _ => packed::<Bf16>(d, i, &m),
+    let ty = m.ty()?;
+    let paired = matches!(ty, Type::F16x2 | Type::BF16x2);
+    let form = Form {
+        decoder: d,
+        instruction: i,
+        shifts: if paired { &[0, 16] } else { &[0] },
+    };
+    match ty {
+        Type::F16 | Type::F16x2 => of_format::<F16>(&form, &m),
+        _ => of_format::<Bf16>(&form, &m),
     }
 }
 
-/// A function of one, two or three halves.
-enum Function<H> {
-    One(Box<dyn Fn(H) -> H + Send + Sync>),
-    Two(Box<dyn Fn(H, H) -> H + Send + Sync>),
-    Three(Box<dyn Fn(H, H, H) -> H + Send + Sync>),
-}
-
-fn scalar<H: Half + Value<Word = u32>>(
-    d: &Decoder<'_>,
-    i: &Instruction,
-    m: &Modifiers<'_>,
-) -> Result<Execute, Unsupported> {
-    match function::<H>(d.key, m)? {
-        Function::One(f) => d.map1(i, move |a: H| f(a)),
-        Function::Two(f) => d.map2(i, move |a: H, b: H| f(a, b)),
-        Function::Three(f) => d.map3(i, move |a: H, b: H, c: H| f(a, b, c)),
-    }
-}
-
-fn packed<H: Half>(
-    d: &Decoder<'_>,
-    i: &Instruction,
-    m: &Modifiers<'_>,
-) -> Result<Execute, Unsupported> {
-    type P<H> = Pair<H>;
-    if let Some(common) = common::<H>(d, i)? {
-        return Ok(common);
-    }
-    match function::<H>(d.key, m)? {
-        Function::One(f) => d.map1(i, move |a: P<H>| Pair(f(a.0), f(a.1))),
-        Function::Two(f) => d.map2(i, move |a: P<H>, b: P<H>| Pair(f(a.0, b.0), f(a.1, b.1))),
-        Function::Three(f) => d.map3(i, move |a: P<H>, b: P<H>, c: P<H>| {
-            Pair(f(a.0, b.0, c.0), f(a.1, b.1, c.1))
-        }),
-    }
-}
-
-/// An operation on pairs without modifiers but `.rn`: those of inner loops, whose loops vectorise.
-struct PairLoop<H, F> {
-    dest: Dest<u32>,
-    a: Source<u32>,
-    b: Source<u32>,
-    c: Source<u32>,
-    f: F,
-    half: PhantomData<fn() -> H>,
-}
-
-impl<H, F> LaneLoop for PairLoop<H, F>
-where
-    H: Half,
-    F: Fn(f64, f64, f64) -> f64 + Send + Sync + 'static,
-{
-    #[inline(always)]
-    fn run<const WIDE: bool>(&self, registers: &mut Registers, mask: u32) {
-        let [a, b, c] = [self.a, self.b, self.c];
-        let defined = registers.defined(a) & registers.defined(b) & registers.defined(c);
-        let [a, b, c] = [a, b, c].map(|source| *registers.read(source));
-        let wide = |bits: u32| f64::from(H::from_bits(bits as u16).value());
-        let mut out = [0; LANES];
-        for shift in [0, 16] {
-            let halves = row::<WIDE, u32>(|lane| {
-                let [a, b, c] = [a[lane] >> shift, b[lane] >> shift, c[lane] >> shift];
-                H::round((self.f)(wide(a), wide(b), wide(c)))
-                    .to_bits()
-                    .into()
-            });
-            (0..LANES).for_each(|lane| out[lane] |= halves[lane] << shift);
-        }
-        registers.write(self.dest, mask, defined, &out);
-    }
-}
-
-/// A [`PairLoop`], where the instruction has no modifiers that it does not know.
-///
-/// A product of halves is exact in f64, and so is their sum up to what cannot make or break a tie.
-/// A product can be a tie, so what is added to it is rounded to odd.
-fn common<H: Half>(d: &Decoder<'_>, i: &Instruction) -> Result<Option<Execute>, Unsupported> {
-    let modifiers = &i.opcode[d.key.len()..];
-    let operation = ["add", "sub", "mul", "fma"].contains(&d.key);
-    if !operation || modifiers.trim_start_matches(".rn").matches('.').count() != 1 {
-        return Ok(None);
-    }
-    let operand = |index| d.source32(d.operand(i, index)?);
-    let (dest, a, b) = (d.dest(d.operand(i, 0)?)?, operand(1)?, operand(2)?);
-    let c = if d.key == "fma" { operand(3)? } else { b };
-    fn pairs<H: Half>(
-        [a, b, c]: [Source<u32>; 3],
-        dest: Dest<u32>,
-        f: impl Fn(f64, f64, f64) -> f64 + Send + Sync + 'static,
-    ) -> Execute {
-        instruction(PairLoop::<H, _> {
-            dest,
-            a,
-            b,
-            c,
-            f,
-            half: PhantomData,
-        })
-    }
-    Ok(Some(match d.key {
-        "add" => pairs::<H>([a, b, c], dest, |a, b, _| a + b),
-        "sub" => pairs::<H>([a, b, c], dest, |a, b, _| a - b),
-        "mul" => pairs::<H>([a, b, c], dest, |a, b, _| a * b),
-        _ => pairs::<H>([a, b, c], dest, |a, b, c| add_to_odd(a * b, c)),
-    }))
-}
-
-fn function<H: Half>(key: &str, m: &Modifiers<'_>) -> Result<Function<H>, Unsupported> {
-    if matches!(key, "min" | "max") {
-        return extremum(key == "max", m);
-    }
-    let approximate = matches!(key, "ex2" | "tanh");
-    if approximate {
-        m.take("approx");
-    } else {
-        m.take("rn");
-    }
+fn of_format<H: Half>(form: &Form<'_, '_>, m: &Modifiers<'_>) -> Result<Execute, Unsupported> {
+    let key = form.decoder.key;
+    match key {
+        "min" | "max" => return extremum::<H>(form, key == "max", m),
+        "ex2" | "tanh" => return approximate::<H>(form, m),
+        _ => m.take("rn"),
+    };
     let finish = Finish {
         ftz: m.take("ftz"),
-        sat: !approximate && m.take("sat"),
+        sat: !matches!(key, "neg" | "abs") && m.take("sat"),
         relu: key == "fma" && m.take("relu"),
     };
     m.finish()?;
-    let one = |f: fn(f64) -> f64| {
-        Function::One(Box::new(move |a: H| finish.result(f(finish.operand(a)))))
+    if finish == Finish::default() {
+        return match key {
+            "add" => form.loops(2, |a: H, b: H, _| H::add(a, b)),
+            "sub" => form.loops(2, |a: H, b: H, _| H::add(a, b.negated())),
+            "mul" => form.loops(2, |a: H, b: H, _| H::mul(a, b)),
+            "fma" => form.loops(3, |a: H, b: H, c: H| H::fma(a, b, c)),
+            "neg" => form.loops(1, |a: H, _, _| a.negated()),
+            _ => form.loops(1, |a: H, _, _| a.magnitude()),
+        };
+    }
+    let (f, o) = (finish, move |h: H| finish.flushed(h));
+    match key {
+        "add" => form.loops(2, move |a, b, _| f.result(H::add(o(a), o(b)))),
+        "sub" => form.loops(2, move |a, b, _| f.result(H::add(o(a), o(b).negated()))),
+        "mul" => form.loops(2, move |a, b, _| f.result(H::mul(o(a), o(b)))),
+        "fma" => form.loops(3, move |a, b, c| f.result(H::fma(o(a), o(b), o(c)))),
+        "neg" => form.loops(1, move |a, _, _| o(a).negated()),
+        _ => form.loops(1, move |a, _, _| o(a).magnitude()),
+    }
+}
+
+/// Functions that PTX bounds by an error: rounded correctly here, and looked up, for a half has few
+/// values.
+fn approximate<H: Half>(form: &Form<'_, '_>, m: &Modifiers<'_>) -> Result<Execute, Unsupported> {
+    m.take("approx");
+    let finish = Finish {
+        ftz: m.take("ftz"),
+        ..Finish::default()
     };
-    let two = |f: fn(f64, f64) -> f64| {
-        Function::Two(Box::new(move |a: H, b: H| {
-            finish.result(f(finish.operand(a), finish.operand(b)))
-        }))
+    m.finish()?;
+    let [ex2, tanh] = H::tables();
+    let table = match form.decoder.key {
+        "ex2" => ex2.get_or_init(|| table::<H>(f64::exp2)),
+        _ => tanh.get_or_init(|| table::<H>(f64::tanh)),
     };
-    Ok(match key {
-        "add" => two(add_to_odd),
-        "sub" => two(|a, b| add_to_odd(a, -b)),
-        "mul" => two(|a, b| a * b),
-        // The product of two halves is exact in f64.
-        "fma" => Function::Three(Box::new(move |a: H, b: H, c: H| {
-            let product = finish.operand(a) * finish.operand(b);
-            finish.result(add_to_odd(product, finish.operand(c)))
-        })),
-        "neg" => sign(finish, |bits| bits ^ 0x8000),
-        "abs" => sign(finish, |bits| bits & 0x7fff),
-        "ex2" => one(f64::exp2),
-        _ => one(f64::tanh),
+    form.loops(1, move |a: H, _, _| {
+        finish.result(H::from_bits(
+            table[usize::from(finish.flushed(a).to_bits())],
+        ))
     })
 }
 
-/// `neg` and `abs` touch the sign alone; a NaN keeps its payload.
-fn sign<H: Half>(finish: Finish, f: fn(u16) -> u16) -> Function<H> {
-    Function::One(Box::new(move |a: H| {
-        H::from_bits(f(finish.flushed(a).to_bits()))
-    }))
+/// A function's results by the bits of the operand.
+pub type Table = [u16; 1 << 16];
+
+fn table<H: Half>(f: fn(f64) -> f64) -> Box<Table> {
+    let result = |bits| H::nearest(narrow_to_odd(f(H::from_bits(bits).value().into()))).to_bits();
+    let results: Vec<u16> = (0..=u16::MAX).map(result).collect();
+    results.try_into().expect("as many as there are operands")
 }
 
-fn extremum<H: Half>(max: bool, m: &Modifiers<'_>) -> Result<Function<H>, Unsupported> {
+fn extremum<H: Half>(
+    form: &Form<'_, '_>,
+    max: bool,
+    m: &Modifiers<'_>,
+) -> Result<Execute, Unsupported> {
     let finish = Finish {
         ftz: m.take("ftz"),
         ..Finish::default()
@@ -328,39 +363,28 @@ fn extremum<H: Half>(max: bool, m: &Modifiers<'_>) -> Result<Function<H>, Unsupp
         return Err(Unsupported::new(".xorsign without .abs"));
     }
     m.finish()?;
-    Ok(Function::Two(Box::new(move |a: H, b: H| {
+    if !xorsign {
+        return form.loops(2, move |a: H, b: H, _| {
+            choose(finish.flushed(a), finish.flushed(b), max, nan)
+        });
+    }
+    form.loops(2, move |a: H, b: H, _| {
         let (a, b) = (finish.flushed(a), finish.flushed(b));
         let sign = (a.to_bits() ^ b.to_bits()) & 0x8000;
-        let strip = |h: H| {
-            if xorsign {
-                H::from_bits(h.to_bits() & 0x7fff)
-            } else {
-                h
-            }
-        };
-        let chosen = choose(strip(a), strip(b), max, nan);
-        if xorsign {
-            H::from_bits(chosen.to_bits() & 0x7fff | sign)
-        } else {
-            chosen
-        }
-    })))
+        let chosen = choose(a.magnitude(), b.magnitude(), max, nan);
+        H::from_bits(chosen.magnitude().to_bits() | sign)
+    })
 }
 
 /// The larger or smaller of two; -0 is below 0. A NaN loses, or with `nan` wins.
 #[inline(always)]
-fn choose<H: Half>(a: H, b: H, max: bool, nan: bool) -> H {
-    let (x, y) = (a.value(), b.value());
-    if x.is_nan() || y.is_nan() {
-        return match (nan, x.is_nan(), y.is_nan()) {
-            (false, true, false) => b,
-            (false, false, true) => a,
-            _ => H::from_bits(0x7fff),
-        };
-    }
-    if (x.total_cmp(&y) == std::cmp::Ordering::Greater) == max {
-        a
-    } else {
-        b
-    }
+pub fn choose<H: Half>(a: H, b: H, max: bool, nan: bool) -> H {
+    // In this order of integers, that of the numbers, -0 is below 0.
+    let order = |h: H| h.to_bits() as i16 ^ ((h.to_bits() as i16 >> 15) as u16 >> 1) as i16;
+    let number = if (order(a) > order(b)) == max { a } else { b };
+    let (if_a, if_b) = if nan { (H::NAN, H::NAN) } else { (b, a) };
+    let chosen = if a.is_nan() { if_a } else { number };
+    let chosen = if b.is_nan() { if_b } else { chosen };
+    // Both were NaN, or one that counts.
+    if chosen.is_nan() { H::NAN } else { chosen }
 }

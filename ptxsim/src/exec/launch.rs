@@ -18,8 +18,10 @@ pub struct Launch {
     pub checks: Checks,
     /// Bytes of local memory of a thread.
     pub local_stride: u32,
-    /// Static and dynamic shared memory of a block in bytes.
+    /// Shared memory of a block in bytes: reserved, static and dynamic.
     pub shared_bytes: u32,
+    /// The first of these bytes, which are the system's.
+    pub reserved_shared: u32,
     /// Counters.
     pub counters: Counters,
     /// Findings so far.

@@ -6,13 +6,13 @@ use super::observe::Access;
 use super::registers::{Dest, Row};
 use super::step::Step;
 use super::warp::Warp;
-use crate::memory::{LANES, Scalar};
+use crate::memory::{self, LANES, Scalar};
 use crate::program::decoder::{Decoder, Unsupported};
 use crate::program::modifiers::Modifiers;
 use crate::program::operands::{Address, AnyDest, AnySource};
 use crate::program::{Decode, Execute};
 use crate::ptx::ast::{Instruction, Operand, Type};
-use crate::sim::LaunchError;
+use crate::sim::{Checks, LaunchError};
 
 /// Opcodes of this family.
 pub const OPCODES: &[(&str, Decode)] = &[("ld", ld), ("ldu", ld), ("st", st)];
@@ -151,15 +151,13 @@ struct Load {
 impl Body for Load {
     #[inline(always)]
     fn run(&self, warp: &mut Warp<'_>, mask: u32) -> Result<Step, LaunchError> {
-        let addresses = warp.addresses(&self.address, mask);
-        let mut left = mask;
-        while left != 0 {
-            let (home, lanes, base) = warp.home(self.space, &addresses, left);
-            let row = warp.row(home, base, &addresses, lanes, self.access.bytes as usize)?;
-            warp.observe(self.access, home, base, &addresses, lanes);
-            self.elements(warp, &row, lanes);
-            left &= !lanes;
-        }
+        warp.access(
+            self.access,
+            self.space,
+            &self.address,
+            mask,
+            |warp, row, _, lanes| self.elements(warp, row, lanes),
+        )?;
         Ok(Step::Next)
     }
 }
@@ -167,10 +165,11 @@ impl Body for Load {
 impl Load {
     /// Moves the elements of a row to their registers.
     #[inline(always)]
-    fn elements(&self, warp: &mut Warp<'_>, row: &crate::memory::Row<'_>, lanes: u32) {
+    fn elements(&self, warp: &mut Warp<'_>, row: &memory::Row<'_>, lanes: u32) {
         let Widening { bits, signed } = self.widening;
         let size = bits as usize / 8;
-        let all_defined = row.defined(0, self.access.bytes as usize) == lanes;
+        let all_defined = warp.launch.checks == Checks::Off
+            || row.defined(0, self.access.bytes as usize) == lanes;
         for (element, target) in self.targets.iter().enumerate() {
             let offset = element * size;
             let defined = if all_defined {
@@ -210,9 +209,9 @@ impl Load {
 
 /// Elements of up to 4 bytes.
 #[inline(always)]
-pub fn load_words(row: &crate::memory::Row<'_>, offset: usize, size: usize) -> Row<u32> {
+pub fn load_words(row: &memory::Row<'_>, offset: usize, size: usize) -> Row<u32> {
     #[inline(always)]
-    fn narrow<T: Scalar + Into<u32>>(row: &crate::memory::Row<'_>, offset: usize) -> Row<u32> {
+    fn narrow<T: Scalar + Into<u32>>(row: &memory::Row<'_>, offset: usize) -> Row<u32> {
         let mut values = [T::default(); LANES];
         row.load(offset, &mut values);
         mapped(&values, Into::into)
@@ -226,7 +225,7 @@ pub fn load_words(row: &crate::memory::Row<'_>, offset: usize, size: usize) -> R
 
 /// Elements of up to 8 bytes.
 #[inline(always)]
-pub fn load_longs(row: &crate::memory::Row<'_>, offset: usize, size: usize) -> Row<u64> {
+pub fn load_longs(row: &memory::Row<'_>, offset: usize, size: usize) -> Row<u64> {
     if size < 8 {
         return mapped(&load_words(row, offset, size), u64::from);
     }
@@ -283,22 +282,17 @@ struct Store {
 impl Body for Store {
     #[inline(always)]
     fn run(&self, warp: &mut Warp<'_>, mask: u32) -> Result<Step, LaunchError> {
-        let addresses = warp.addresses(&self.address, mask);
-        let mut left = mask;
-        while left != 0 {
-            let (home, lanes, base) = warp.home(self.space, &addresses, left);
-            let row = warp.row(home, base, &addresses, lanes, self.access.bytes as usize)?;
-            warp.observe(self.access, home, base, &addresses, lanes);
+        let store = |warp: &mut Warp<'_>, row: &memory::Row<'_>, home, lanes| {
             for (element, origin) in self.origins.iter().enumerate() {
                 let offset = element * self.size;
-                let defined = self.element(warp, &row, offset, origin);
+                let defined = self.element(warp, row, offset, origin);
                 row.set_defined(offset, self.size, defined);
                 if lanes & !defined != 0 && home == Home::Global {
                     check_stored(warp, origin, lanes & !defined);
                 }
             }
-            left &= !lanes;
-        }
+        };
+        warp.access(self.access, self.space, &self.address, mask, store)?;
         Ok(Step::Next)
     }
 }
@@ -309,7 +303,7 @@ impl Store {
     fn element(
         &self,
         warp: &Warp<'_>,
-        row: &crate::memory::Row<'_>,
+        row: &memory::Row<'_>,
         offset: usize,
         origin: &Origin,
     ) -> u32 {
@@ -354,7 +348,7 @@ fn check_stored(warp: &mut Warp<'_>, origin: &Origin, undefined: u32) {
 
 /// Stores elements of up to 4 bytes.
 #[inline(always)]
-pub fn store_words(row: &crate::memory::Row<'_>, offset: usize, size: usize, values: &Row<u32>) {
+pub fn store_words(row: &memory::Row<'_>, offset: usize, size: usize, values: &Row<u32>) {
     match size {
         1 => row.store(offset, &mapped(values, |v| v as u8)),
         2 => row.store(offset, &mapped(values, |v| v as u16)),

@@ -180,35 +180,6 @@ fn power_of_two(exponent: i32) -> f64 {
     f64::from_bits(((exponent + 1023) as u64) << 52)
 }
 
-/// `a + b`, with the last bit set where it is inexact: rounding it again to a format with at least
-/// two bits less gives what rounding the exact sum would (Boldo and Melquiond, 2008).
-#[inline(always)]
-pub fn add_to_odd(a: f64, b: f64) -> f64 {
-    let sum = a + b;
-    let part = sum - a;
-    let error = (a - (sum - part)) + (b - part);
-    let inexact = sum.is_finite() & (error != 0.0);
-    // The neighbour toward zero where rounding went away from it; its last bit is then set.
-    let away = inexact & ((error > 0.0) != (sum > 0.0));
-    f64::from_bits((sum.to_bits() - u64::from(away)) | u64::from(inexact))
-}
-
-/// The f32 of a value, rounded to odd: rounding it again to at most 22 bits is as good as rounding
-/// the value.
-#[inline(always)]
-pub fn narrow_to_odd(value: f64) -> f32 {
-    let nearest = value as f32;
-    let wide = f64::from(nearest);
-    // The neighbour toward zero where rounding went away from it; its last bit is then set.
-    let bits = nearest.to_bits() - u32::from(wide.abs() > value.abs());
-    let odd = bits | u32::from(wide != value);
-    if value.is_nan() {
-        nearest
-    } else {
-        f32::from_bits(odd)
-    }
-}
-
 /// The f64 in the direction of `rounding` next to a value whose nearest f64 is `nearest`; `error`
 /// has the sign of the value minus `nearest`.
 #[inline(always)]
@@ -223,73 +194,6 @@ pub fn direct(nearest: f64, error: f64, rounding: Rounding) -> f64 {
         Rounding::Down if error < 0.0 => nearest.next_down(),
         Rounding::Up if error > 0.0 => nearest.next_up(),
         _ => nearest,
-    }
-}
-
-/// Nearest binary16, ties to even: [`Format::round`] for the common case, without a branch.
-#[inline(always)]
-pub fn f16_nearest(value: f32) -> u16 {
-    let bits = value.to_bits();
-    let sign = (bits >> 16) as u16 & 0x8000;
-    let magnitude = f32::from_bits(bits & 0x7fff_ffff);
-    // Adding 2^(e+13) makes the sum's last place that of the result: the machine does the rounding.
-    let exponent = (magnitude.to_bits() >> 23).clamp(113, 143);
-    let magic = f32::from_bits((exponent + 13) << 23);
-    let units = (magnitude + magic).to_bits().wrapping_sub(magic.to_bits());
-    let rounded = ((exponent - 113) << 10).wrapping_add(units) as u16;
-    // 65520 lies halfway between the largest finite number and the next one.
-    let finite_or_infinity = if magnitude >= 65520.0 {
-        0x7c00
-    } else {
-        rounded
-    };
-    if magnitude.is_nan() {
-        0x7fff
-    } else {
-        sign | finite_or_infinity
-    }
-}
-
-/// Nearest bfloat16, ties to even, without a branch.
-#[inline(always)]
-pub fn bf16_nearest(value: f32) -> u16 {
-    let bits = value.to_bits();
-    let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
-    if bits & 0x7fff_ffff > 0x7f80_0000 {
-        0x7fff
-    } else {
-        rounded
-    }
-}
-
-/// The value of a binary16 number.
-#[inline(always)]
-pub fn f16_value(bits: u16) -> f32 {
-    let magnitude = u32::from(bits & 0x7fff) << 13;
-    // Rebiasing by a multiplication normalises subnormal numbers, too.
-    let finite = f32::from_bits(magnitude) * f32::from_bits((254 - 15) << 23);
-    let special = f32::from_bits(magnitude | 0x7f80_0000);
-    let value = if bits & 0x7c00 == 0x7c00 {
-        special
-    } else {
-        finite
-    };
-    f32::from_bits(value.to_bits() | u32::from(bits & 0x8000) << 16)
-}
-
-/// The value of a bfloat16 number.
-#[inline(always)]
-pub fn bf16_value(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
-}
-
-/// A subnormal number becomes a zero of its sign: `.ftz`.
-#[inline(always)]
-pub fn flush(value: f32) -> f32 {
-    if value.abs() < f32::MIN_POSITIVE {
-        f32::from_bits(value.to_bits() & 0x8000_0000)
-    } else {
-        value
     }
 }
 
@@ -365,23 +269,6 @@ mod tests {
     }
 
     #[test]
-    fn the_short_cuts_agree_with_the_general_form() {
-        for step in 0..4_000_000u32 {
-            let value = f32::from_bits(step.wrapping_mul(1_073));
-            let wide = f64::from(value);
-            let general = Format::F16.round(wide, Rounding::Nearest, false);
-            assert_eq!(u32::from(f16_nearest(value)), general, "{value:e}");
-            let general = Format::BF16.round(wide, Rounding::Nearest, false);
-            assert_eq!(u32::from(bf16_nearest(value)), general, "{value:e}");
-        }
-        for bits in 0..=u16::MAX {
-            let general = Format::F16.value(u32::from(bits)) as f32;
-            let short = f16_value(bits);
-            assert!(short.to_bits() == general.to_bits() || short.is_nan() && general.is_nan());
-        }
-    }
-
-    #[test]
     fn saturation_and_overflow() {
         assert_eq!(Format::F16.round(65520.0, Rounding::Nearest, false), 0x7c00);
         assert_eq!(Format::F16.round(65520.0, Rounding::Nearest, true), 0x7bff);
@@ -392,41 +279,5 @@ mod tests {
             round_tf32(1.0 + 1.0 / 2048.0, Rounding::NearestAway, false),
             0x3f80_2000
         );
-    }
-
-    #[test]
-    fn narrowing_to_odd_rounds_once() {
-        for bits in (0..0x7c00u16).chain([0x7bff]) {
-            let [low, high] = [bits, bits + 1].map(|b| f64::from(f16_value(b.min(0x7bff))));
-            let tie = (low + high) / 2.0;
-            for value in [
-                tie,
-                tie * (1.0 + 2f64.powi(-50)),
-                tie * (1.0 - 2f64.powi(-50)),
-                low,
-            ] {
-                let expected = Format::F16.round(value, Rounding::Nearest, false) as u16;
-                assert_eq!(f16_nearest(narrow_to_odd(value)), expected, "{value}");
-                assert_eq!(
-                    f16_nearest(narrow_to_odd(-value)),
-                    expected | 0x8000,
-                    "-{value}"
-                );
-            }
-        }
-        for value in [1e39, 65519.999, 65520.0, 1e300, f64::INFINITY, 1e-60, 0.0] {
-            let expected = Format::F16.round(value, Rounding::Nearest, false) as u16;
-            assert_eq!(f16_nearest(narrow_to_odd(value)), expected, "{value}");
-        }
-        assert_eq!(f16_nearest(narrow_to_odd(f64::NAN)), 0x7fff);
-    }
-
-    #[test]
-    fn odd_sums_round_once() {
-        // 1 + 2^-11 is a tie of binary16; a crumb above it must go up.
-        let tie = 1.0 + 2f64.powi(-11);
-        let exact = add_to_odd(tie, 2f64.powi(-70));
-        assert_eq!(Format::F16.round(exact, Rounding::Nearest, false), 0x3c01);
-        assert_eq!(Format::F16.round(tie, Rounding::Nearest, false), 0x3c00);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::warp::Warp;
 use crate::program::decoder::Unsupported;
+use crate::program::layout::RESERVED_SHARED;
 
 /// The value of a special register in a lane.
 pub type Special = fn(&Warp<'_>, usize) -> u64;
@@ -108,8 +109,14 @@ table! {
     "globaltimer_lo": |w, lane| w.launch.counters.warp_instructions as u32;
     "globaltimer_hi": |w, lane| (w.launch.counters.warp_instructions >> 32) as u32;
     "dynamic_smem_size": |w, lane| w.launch.config.dynamic_shared;
-    "total_smem_size": |w, lane| w.launch.shared_bytes;
-    "aggr_smem_size": |w, lane| w.launch.shared_bytes;
+    "total_smem_size": |w, lane| w.launch.shared_bytes - w.launch.reserved_shared;
+    "aggr_smem_size": |w, lane| w.launch.shared_bytes - w.launch.reserved_shared + RESERVED_SHARED;
+    "reserved_smem_offset_begin": |w, lane| 0u32;
+    "reserved_smem_offset_end": |w, lane| RESERVED_SHARED;
+    "reserved_smem_offset_cap": |w, lane| RESERVED_SHARED;
+    "reserved_smem_offset_0": |w, lane| 0u32;
+    // Where cooperative groups keep what warps of a tile synchronise through.
+    "reserved_smem_offset_1": |w, lane| RESERVED_SHARED / 2;
     "cluster_ctarank": |w, lane| w.rank as u32;
     "cluster_nctarank": |w, lane| w.launch.config.cluster.iter().product::<u32>();
     // Where cooperative groups find the workspace of `grid.sync()`: its upper and lower half.

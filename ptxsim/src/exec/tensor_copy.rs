@@ -199,6 +199,10 @@ fn load(
     count(&mut warp.launch.counters.bulk_loads, bytes, sectors);
     global_rows(warp, lane, map, start, Kind::Read);
     for &rank in ranks {
+        warp.launch
+            .counters
+            .bulk_shared_stores
+            .record_range(to, map.box_bytes());
         let mbarrier = if ranks.len() == 1 {
             mbarrier
         } else {
@@ -236,6 +240,10 @@ fn store(
     moved.map_err(|fault| fault_of(warp, lane, fault))?;
     let (bytes, sectors) = transfer::traffic(map, start);
     count(&mut warp.launch.counters.bulk_stores, bytes, sectors);
+    warp.launch
+        .counters
+        .bulk_shared_loads
+        .record_range(from, map.box_bytes());
     async_order::bulk_read(warp, lane, from, extent);
     global_rows(warp, lane, map, start, kind);
     Ok(())

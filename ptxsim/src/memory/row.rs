@@ -1,8 +1,10 @@
 //! The places that the lanes of a warp access at once.
 
+mod validity;
+
 use super::{AccessError, Scalar, Span};
 use std::marker::PhantomData;
-use std::ops::BitAnd;
+use validity::Validity;
 
 /// Lanes of a warp.
 pub const LANES: usize = 32;
@@ -16,17 +18,6 @@ pub struct LaneError {
     pub address: u64,
     /// What is wrong with it.
     pub error: AccessError,
-}
-
-/// Where the valid bytes of a row lie.
-#[derive(Debug, Clone)]
-enum Validity {
-    /// Not tracked.
-    Always,
-    /// At a constant distance from the data: one allocation.
-    Delta(isize),
-    /// Several allocations; null where not tracked.
-    Lanes(Box<[*mut u8; LANES]>),
 }
 
 /// The checked places of a warp's access: `size` bytes for each lane of `mask`.
@@ -213,6 +204,15 @@ impl<'m> Row<'m> {
     #[inline(always)]
     pub fn load<T: Scalar>(&self, offset: usize, out: &mut [T; LANES]) {
         self.check::<T>(offset);
+        if self.contiguous && size_of::<T>() == self.size {
+            let all = out.as_mut_ptr().cast::<u8>();
+            // SAFETY: all lanes are active and each follows the one before it, so the values of all
+            // lie in a row from that of lane 0 on, inside by the row's invariant; every pattern of
+            // bits is a `T`, and `out` is no simulated memory. Another launch that writes there
+            // races as its kernel does.
+            unsafe { self.data[0].copy_to_nonoverlapping(all, LANES * size_of::<T>()) }
+            return;
+        }
         if self.contiguous {
             let first = self.data[0].wrapping_add(offset);
             for (lane, value) in out.iter_mut().enumerate() {
@@ -239,6 +239,12 @@ impl<'m> Row<'m> {
     #[inline(always)]
     pub fn store<T: Scalar>(&self, offset: usize, values: &[T; LANES]) {
         self.check::<T>(offset);
+        if self.contiguous && size_of::<T>() == self.size {
+            let all = values.as_ptr().cast::<u8>();
+            // SAFETY: as in `load`.
+            unsafe { self.data[0].copy_from_nonoverlapping(all, LANES * size_of::<T>()) }
+            return;
+        }
         if self.contiguous {
             let first = self.data[0].wrapping_add(offset);
             for (lane, &value) in values.iter().enumerate() {
@@ -259,117 +265,6 @@ impl<'m> Row<'m> {
         assert!(self.mask >> lane & 1 != 0, "inactive lane");
         // SAFETY: the row's invariant.
         unsafe { Span::from_raw(self.data[lane], self.valid(lane), self.size, 0) }
-    }
-
-    #[inline(always)]
-    fn valid(&self, lane: usize) -> *mut u8 {
-        match &self.validity {
-            Validity::Always => std::ptr::null_mut(),
-            Validity::Delta(delta) => self.data[lane].wrapping_offset(*delta),
-            Validity::Lanes(pointers) => pointers[lane],
-        }
-    }
-
-    /// Active lanes of which all `len` bytes at `offset` were written.
-    #[inline(always)]
-    pub fn defined(&self, offset: usize, len: usize) -> u32 {
-        assert!(offset + len <= self.size, "element outside of the access");
-        let delta = match self.validity {
-            Validity::Always => return self.mask,
-            Validity::Delta(delta) => delta,
-            Validity::Lanes(_) => return self.defined_by_lane(offset, len),
-        };
-        if self.contiguous && len == self.size {
-            let bytes = LANES * self.size;
-            let first = self.data[0].wrapping_offset(delta);
-            // SAFETY: the lanes are contiguous, so their valid bytes are, too.
-            let valid = unsafe { std::slice::from_raw_parts(first, bytes) };
-            if valid.iter().fold(1, |all, v| all & v) == 1 {
-                return self.mask;
-            }
-        }
-        let all = match len {
-            1 => self.all_valid::<u8>(delta, offset, 1),
-            2 => self.all_valid::<u16>(delta, offset, u16::from_ne_bytes([1; 2])),
-            4 => self.all_valid::<u32>(delta, offset, u32::from_ne_bytes([1; 4])),
-            8 => self.all_valid::<u64>(delta, offset, u64::from_ne_bytes([1; 8])),
-            16 => self.all_valid::<u128>(delta, offset, u128::from_ne_bytes([1; 16])),
-            _ => false,
-        };
-        if all {
-            self.mask
-        } else {
-            self.defined_by_lane(offset, len)
-        }
-    }
-
-    /// Whether the valid bytes at `offset` of all active lanes are `valid`.
-    #[inline(always)]
-    fn all_valid<T: Copy + Eq + BitAnd<Output = T>>(
-        &self,
-        delta: isize,
-        offset: usize,
-        valid: T,
-    ) -> bool {
-        assert!(
-            offset + size_of::<T>() <= self.size,
-            "element outside of the access"
-        );
-        let read = |lane: usize| {
-            let place = self.data[lane].wrapping_offset(delta).wrapping_add(offset);
-            // SAFETY: active lane; inside by the assertion.
-            unsafe { place.cast::<T>().read_unaligned() }
-        };
-        let mut all = valid;
-        if self.mask == u32::MAX {
-            (0..LANES).for_each(|lane| all = all & read(lane));
-        } else {
-            lanes(self.mask).for_each(|lane| all = all & read(lane));
-        }
-        all == valid
-    }
-
-    #[cold]
-    fn defined_by_lane(&self, offset: usize, len: usize) -> u32 {
-        let mut defined = 0;
-        for lane in lanes(self.mask) {
-            let valid = self.valid(lane);
-            let all = valid.is_null() || {
-                // SAFETY: active lane; `offset + len` is inside by the caller's check.
-                let bytes = unsafe { std::slice::from_raw_parts(valid.wrapping_add(offset), len) };
-                bytes.iter().all(|&v| v != 0)
-            };
-            defined |= u32::from(all) << lane;
-        }
-        defined
-    }
-
-    /// Marks `len` bytes at `offset` of each active lane: written for lanes in `defined`,
-    /// otherwise not.
-    #[inline(always)]
-    pub fn set_defined(&self, offset: usize, len: usize, defined: u32) {
-        assert!(offset + len <= self.size, "element outside of the access");
-        if matches!(self.validity, Validity::Always) {
-            return;
-        }
-        if let Validity::Delta(delta) = self.validity
-            && self.contiguous
-            && len == self.size
-            && defined == u32::MAX
-        {
-            let first = self.data[0].wrapping_offset(delta);
-            // SAFETY: the lanes are contiguous, so their valid bytes are, too.
-            unsafe { std::ptr::write_bytes(first, 1, LANES * self.size) }
-            return;
-        }
-        for lane in lanes(self.mask) {
-            let valid = self.valid(lane);
-            if !valid.is_null() {
-                let value = (defined >> lane & 1) as u8;
-                // SAFETY: active lane; inside by the assertion.
-                unsafe { std::ptr::write_bytes(valid.wrapping_add(offset), value, len) }
-            }
-        }
     }
 }
 
@@ -396,110 +291,4 @@ fn first_outside(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Buffer;
-    use super::*;
-    use crate::report::FindingKind;
-
-    fn row<'m>(buffer: &'m Buffer, addresses: &[u64; 32], mask: u32, size: usize) -> Row<'m> {
-        Row::in_span(buffer.span(), 0x1000, addresses, mask, size, outside).unwrap()
-    }
-
-    fn outside(_: u64) -> AccessError {
-        AccessError {
-            kind: FindingKind::OutOfBounds,
-            message: "outside".into(),
-        }
-    }
-
-    fn strided(stride: u64) -> [u64; 32] {
-        std::array::from_fn(|i| 0x1000 + i as u64 * stride)
-    }
-
-    #[test]
-    fn contiguous_and_scattered_agree() {
-        let buffer = Buffer::new(1024, 0).unwrap();
-        let values: [u32; 32] = std::array::from_fn(|i| i as u32 * 3);
-        row(&buffer, &strided(4), !0, 4).store(0, &values);
-        let mut reversed = strided(4);
-        reversed.reverse();
-        let mut out = [0u32; 32];
-        row(&buffer, &reversed, !0, 4).load(0, &mut out);
-        assert!((0..32).all(|i| out[i] == values[31 - i]));
-    }
-
-    #[test]
-    fn inactive_lanes_keep_their_values_and_are_not_checked() {
-        let buffer = Buffer::new(128, 0).unwrap();
-        let mut addresses = strided(4);
-        addresses[5] = 3;
-        let mut out = [7u32; 32];
-        row(&buffer, &addresses, !(1 << 5), 4).load(0, &mut out);
-        assert_eq!((out[4], out[5]), (0, 7));
-    }
-
-    #[test]
-    fn bounds_are_exact() {
-        let buffer = Buffer::new(128, 0).unwrap();
-        let make = |last: u64, size| {
-            let mut addresses = [0x1000; 32];
-            addresses[31] = last;
-            Row::in_span(buffer.span(), 0x1000, &addresses, !0, size, outside).err()
-        };
-        assert_eq!(make(0x1000 + 124, 4), None);
-        assert_eq!(make(0x1000 + 128, 4).unwrap().lane, 31);
-        assert_eq!(make(0x1000 + 127, 1), None);
-        assert_eq!(make(0xffc, 4).unwrap().address, 0xffc);
-        assert_eq!(make(u64::MAX - 3, 4).unwrap().lane, 31);
-    }
-
-    #[test]
-    fn access_larger_than_the_span_is_outside() {
-        let buffer = Buffer::new(8, 0).unwrap();
-        let row = Row::in_span(buffer.span(), 0x1000, &[0x1000; 32], 1, 16, outside);
-        assert_eq!(row.unwrap_err().error.kind, FindingKind::OutOfBounds);
-    }
-
-    #[test]
-    fn misaligned_lane_is_named() {
-        let buffer = Buffer::new(1024, 0).unwrap();
-        let mut addresses = strided(8);
-        addresses[9] += 4;
-        let error = Row::in_span(buffer.span(), 0x1000, &addresses, !0, 8, outside).unwrap_err();
-        assert_eq!((error.lane, error.error.kind), (9, FindingKind::Misaligned));
-    }
-
-    #[test]
-    fn validity_by_lane() {
-        let buffer = Buffer::new(1024, 0).unwrap();
-        let all = row(&buffer, &strided(4), !0, 4);
-        assert_eq!(all.defined(0, 4), 0);
-        all.set_defined(0, 4, !0);
-        assert_eq!(all.defined(0, 4), !0);
-        all.set_defined(0, 4, !(1 << 3));
-        assert_eq!(all.defined(0, 4), !(1 << 3));
-        let vectors = row(&buffer, &strided(16), 0xff, 16);
-        vectors.set_defined(4, 8, 0xff);
-        assert_eq!(
-            (vectors.defined(4, 8), vectors.defined(0, 16)),
-            (0xff, 0xfe)
-        );
-    }
-
-    #[test]
-    fn several_allocations() {
-        let (a, b) = (
-            Buffer::new(64, 0).unwrap(),
-            Buffer::untracked(64, 1).unwrap(),
-        );
-        let mut spans = [None; 32];
-        spans[0] = Some(a.span().sub(8, 4));
-        spans[1] = Some(b.span().sub(0, 4));
-        let row = Row::from_lanes(&spans, 0b11, 4);
-        row.store(0, &[5u32; 32]);
-        assert_eq!((a.span().load::<u32>(8), b.span().load::<u32>(0)), (5, 5));
-        assert_eq!(row.defined(0, 4), 0b10);
-        row.set_defined(0, 4, !0);
-        assert_eq!(row.defined(0, 4), 0b11);
-    }
-}
+mod tests;

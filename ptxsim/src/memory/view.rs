@@ -17,12 +17,12 @@ pub struct View {
     pub(super) live: Vec<Arc<Allocation>>,
     /// First address and length of each, side by side for the search.
     pub(super) ranges: Vec<(u64, u64)>,
-    /// Freed allocations by address.
-    pub(super) freed: Vec<AllocationInfo>,
+    /// Freed allocations.
+    pub(super) freed: Arc<Vec<AllocationInfo>>,
 }
 
 impl View {
-    pub(super) fn new(live: Vec<Arc<Allocation>>, freed: Vec<AllocationInfo>) -> View {
+    pub(super) fn new(live: Vec<Arc<Allocation>>, freed: Arc<Vec<AllocationInfo>>) -> View {
         let ranges = live.iter().map(|a| (a.info.address, a.info.len)).collect();
         View {
             live,
@@ -131,7 +131,7 @@ impl View {
 
     /// The allocation that `address` is in or nearest to, in words.
     pub fn describe(&self, address: u64) -> Option<String> {
-        let all = self.live.iter().map(|a| &a.info).chain(&self.freed);
+        let all = self.live.iter().map(|a| &a.info).chain(self.freed.iter());
         let nearest = all.min_by_key(|info| (info.distance(address), !info.freed))?;
         Some(nearest.relation(address))
     }

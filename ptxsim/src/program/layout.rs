@@ -30,6 +30,9 @@ pub struct KernelLayout {
     /// Offset in shared memory by index into [`Module::variables`]. The `.extern` ones all lie at
     /// `dynamic_base`.
     pub module_shared: HashMap<u32, u32>,
+    /// Bytes of shared memory before all variables that are the system's: [`RESERVED_SHARED`] where a
+    /// function asks for them, else none, so that accesses before the first variable are seen.
+    pub reserved_shared: u32,
     /// Bytes of static shared memory.
     pub static_shared: u32,
     /// Where dynamic shared memory begins.
@@ -41,6 +44,9 @@ pub struct KernelLayout {
 /// A kernel's variables need more than 2 GiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLarge;
+
+/// Shared memory that the system keeps in each block of Ampere and newer GPUs.
+pub const RESERVED_SHARED: u32 = 1024;
 
 /// Where dynamic shared memory begins at least: at a multiple of this.
 const DYNAMIC_ALIGN: u32 = 16;
@@ -85,6 +91,13 @@ impl KernelLayout {
         let functions = reachable(module, entry);
         let mut layout = KernelLayout::default();
         let mut shared = Area::default();
+        if functions
+            .iter()
+            .any(|&f| asks_for_reserved(&module.functions[f as usize]))
+        {
+            layout.reserved_shared = RESERVED_SHARED;
+            shared.bytes = RESERVED_SHARED;
+        }
         let mut dynamic_align = DYNAMIC_ALIGN;
         for (variable, index) in module.variables.iter().zip(0..) {
             if variable.space != Space::Shared {
@@ -108,7 +121,7 @@ impl KernelLayout {
             }
             layout.frames.push(frame);
         }
-        layout.static_shared = shared.bytes;
+        layout.static_shared = shared.bytes - layout.reserved_shared;
         layout.dynamic_base = shared.align(dynamic_align)?;
         for (variable, index) in module.variables.iter().zip(0..) {
             if variable.space == Space::Shared && variable.external {
@@ -202,6 +215,17 @@ fn is_indirect_call(instruction: &crate::ptx::ast::Instruction) -> bool {
             .any(|operand| matches!(operand, Operand::Register(_)))
 }
 
+/// Whether the function reads where the system's shared memory lies, as cooperative groups do.
+fn asks_for_reserved(function: &Function) -> bool {
+    let mut operands = function
+        .body
+        .iter()
+        .flat_map(|instruction| &instruction.operands);
+    operands.any(|operand| {
+        matches!(operand, Operand::Special(name) if name.trim_start_matches('%').starts_with("reserved_smem"))
+    })
+}
+
 /// Whether an operand of the function names module variable `index`.
 fn mentions(function: &Function, index: u32) -> bool {
     use crate::ptx::ast::{AddressBase, VariableRef};
@@ -266,6 +290,18 @@ mod tests {
         assert_eq!((layout.frames[0].bytes, layout.frames[0].align), (20, 8));
         assert_eq!((layout.static_shared, layout.dynamic_base), (20, 128));
         assert_eq!(layout.module_shared, HashMap::from([(0, 128), (1, 0)]));
+    }
+
+    #[test]
+    fn reserved_memory_comes_first_where_it_is_asked_for() {
+        let text =
+            ".entry k() { .shared .b8 own[8]; .reg .b32 %r; mov.u32 %r, %reserved_smem_offset_1; }";
+        let layout = layout(text, "k").1.unwrap();
+        assert_eq!((layout.reserved_shared, layout.static_shared), (1024, 8));
+        assert_eq!(
+            (&layout.frames[0].variables[..], layout.dynamic_base),
+            (&[1024][..], 1040)
+        );
     }
 
     #[test]

@@ -239,14 +239,14 @@ impl Program {
 }
 
 fn decode(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Decoded, Unsupported> {
-    let (key, decode) =
+    let entry =
         families::find(&instruction.opcode).ok_or_else(|| Unsupported::new("unknown opcode"))?;
-    decoder.key = key;
+    decoder.key = entry.key;
     let guard = instruction
         .guard
         .map(|g| Predicate::slot(decoder.slot(g.register), g.negated));
     Ok(Decoded {
         guard,
-        execute: decode(decoder, instruction)?,
+        execute: (entry.decode)(decoder, instruction)?,
     })
 }

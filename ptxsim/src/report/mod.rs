@@ -67,6 +67,10 @@ pub struct Counters {
     pub matrix_loads: SharedTraffic,
     /// `stmatrix`.
     pub matrix_stores: SharedTraffic,
+    /// Shared side of bulk copies that read shared memory, tensor copies and reductions included.
+    pub bulk_shared_loads: SharedTraffic,
+    /// Shared side of bulk copies that write shared memory: once for each block that they write to.
+    pub bulk_shared_stores: SharedTraffic,
     /// Bytes of `ld.local` and `st.local`.
     pub local_bytes: u64,
     /// Multiply-adds of `mma` and `wgmma`, times two.

@@ -7,7 +7,8 @@
 //!
 //! *Ours, to be calibrated on hardware*: a 64-bit access is served in two half-warps and a 128-bit
 //! access in four quarter-warps, each a phase of its own with at least one pass, also where lanes
-//! of two phases share words; `ldmatrix` and `stmatrix` have one phase for each 8 x 8 matrix; of
+//! of two phases share words; a bulk copy passes once over each aligned piece of 128 bytes that it
+//! touches, swizzled or not, and has no conflicts; `ldmatrix` and `stmatrix` have one phase for each 8 x 8 matrix; of
 //! atomics on one word, each lane is a pass.
 
 use super::{SharedTraffic, Traffic};
@@ -224,6 +225,16 @@ impl SharedTraffic {
         self.record_passes(128 * matrices, matrix_wavefronts(addresses, matrices));
     }
 
+    /// Counts the shared side of a bulk copy of `len` bytes.
+    pub fn record_range(&mut self, address: u32, len: u32) {
+        if len != 0 {
+            let row = (BANKS * WORD) as u32;
+            let wavefronts = (address + len - 1) / row - address / row + 1;
+            let ideal = wavefronts;
+            self.record_passes(len as usize, Passes { wavefronts, ideal });
+        }
+    }
+
     fn record_passes(&mut self, bytes: usize, passes: Passes) {
         self.requests += 1;
         self.bytes += bytes as u64;
@@ -355,10 +366,12 @@ mod tests {
         let mut shared_traffic = SharedTraffic::default();
         shared_traffic.record(&shared(|i| 8 * i), ALL, 4);
         shared_traffic.record_matrix(&shared(|i| 16 * i), 4);
+        shared_traffic.record_range(112, 32);
+        shared_traffic.record_range(112, 0);
         let expected = SharedTraffic {
-            requests: 2,
-            bytes: 640,
-            wavefronts: 6,
+            requests: 3,
+            bytes: 672,
+            wavefronts: 8,
             conflicts: 1,
         };
         assert_eq!(shared_traffic, expected);

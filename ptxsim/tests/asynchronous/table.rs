@@ -297,7 +297,7 @@ fn generic_writes_before_bulk_loads_need_a_proxy_fence() {
     rejects(&body("fence.acq_rel.cta;"), ProxyFence);
 }
 
-/// `.relaxed` arrivals and waits order nothing.
+/// `.relaxed` arrivals and waits order nothing, but for what fences before and behind them order.
 #[test]
 fn relaxed_phases_do_not_order() {
     let body = |arrive: &str, wait: &str| {
@@ -318,6 +318,10 @@ fn relaxed_phases_do_not_order() {
     assert_clean(&two_warps(body(".release.cta", ".acquire.cta")));
     assert_finds(&two_warps(body(".relaxed.cta", "")), SharedRace, &[]);
     assert_finds(&two_warps(body("", ".relaxed.cta")), SharedRace, &[]);
+    let fenced = body(".relaxed.cta", ".relaxed.cta")
+        .replace("mbarrier.arrive", "fence.acq_rel.cta; mbarrier.arrive")
+        .replace("ld.shared.u32 %r5", "fence.acq_rel.cta; ld.shared.u32 %r5");
+    assert_clean(&two_warps(fenced));
 }
 
 #[test]

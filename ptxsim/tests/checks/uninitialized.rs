@@ -87,3 +87,22 @@ fn arithmetic_that_is_stored() {
     assert_eq!(thread(&ran), [5, 0, 0]);
     device.clean("global_sum", 1, 32, &args);
 }
+
+#[test]
+fn an_exchange_initialises_and_other_atomics_do_not() {
+    let device = device();
+    let run = |kernel| {
+        (
+            kernel,
+            1,
+            32,
+            [Pointer(device.fresh(32)), Pointer(device.fresh(32))],
+        )
+    };
+    let (kernel, grid, block, args) = run("exchanged");
+    device.clean(kernel, grid, block, &args);
+    for kernel in ["exchanged_for", "added_to"] {
+        let (kernel, grid, block, args) = run(kernel);
+        device.caught(kernel, grid, block, &args);
+    }
+}

@@ -39,7 +39,7 @@ fn gross(op: &str, f: fn(f64) -> f64) -> [Row; 2] {
 }
 
 #[test]
-fn gross_approximations() {
+pub fn gross_approximations() {
     let rows = [
         gross("rcp", |a| 1.0 / a),
         gross("rsqrt", |a| 1.0 / a.sqrt()),
@@ -48,7 +48,7 @@ fn gross_approximations() {
 }
 
 #[test]
-fn root_with_subnormal_operands() {
+pub fn root_with_subnormal_operands() {
     let text = "rsqrt.approx.f64 $d0, $0;";
     let rows = vec![row(text, Kind::F64, &[Kind::F64], REFINED, |v| {
         (1.0 / f64::from_bits(v[0]).sqrt()).to_bits()

@@ -1,16 +1,16 @@
 //! Atomics and reductions: PTX ISA, "atom" and "red".
 
 use crate::exact::{BF16, F16, F32, F64, Format, Round};
-use crate::harness::{Compare, Definition, Row, check, warp_row};
+use crate::harness::{Compare, Definition, Row, Setting, check, warp_row};
 use crate::memory::cell;
 use crate::values::Kind;
 use ptxsim::sim::Arch;
 
 /// What the memory holds afterwards, from what it held and the operand.
-type New = fn(u64, u64) -> u64;
+pub type New = fn(u64, u64) -> u64;
 
 /// Bitwise and integer operations: suffix, kind of the cell, definition.
-const INTEGERS: [(&str, Kind, New); 21] = [
+pub const INTEGERS: [(&str, Kind, New); 21] = [
     ("add.u32", Kind::I32, |a, b| a + b),
     ("add.s32", Kind::I32, |a, b| a + b),
     ("add.u64", Kind::I64, u64::wrapping_add),
@@ -68,12 +68,13 @@ fn forms(
         operands: vec![kind; operands + 1],
         compare,
         definition: Definition::Lane(Box::new(move |v| Some(vec![v[0], new(v)]))),
+        setting: Setting::default(),
     };
     texts.into_iter().map(row).collect()
 }
 
 #[test]
-fn integers() {
+pub fn integers() {
     let mut rows = Vec::new();
     for space in ["global", "shared"] {
         for (op, kind, new) in INTEGERS {
@@ -105,7 +106,7 @@ fn integers() {
 }
 
 /// The sum of two numbers, rounded to nearest.
-fn sum(format: Format, a: u64, b: u64) -> u64 {
+pub fn sum(format: Format, a: u64, b: u64) -> u64 {
     format.encode(
         &format.decode(a).add(&format.decode(b), Round::Nearest),
         Round::Nearest,
@@ -113,7 +114,7 @@ fn sum(format: Format, a: u64, b: u64) -> u64 {
 }
 
 #[test]
-fn sums_of_floats() {
+pub fn sums_of_floats() {
     let mut rows = Vec::new();
     for space in ["global", "shared"] {
         // In global memory subnormal f32 operands and results count as zeros, in shared they do not.
@@ -167,7 +168,7 @@ fn halves(format: Format, v: &[u64]) -> u64 {
 }
 
 #[test]
-fn sums_of_bf16() {
+pub fn sums_of_bf16() {
     let mut rows = Vec::new();
     for space in ["global", "shared"] {
         rows.extend(forms(
@@ -192,7 +193,7 @@ fn sums_of_bf16() {
 
 /// All lanes of a warp on one cell: every one counts, and the old values are those of some order.
 #[test]
-fn contention() {
+pub fn contention() {
     let begin = "{ .shared .align 8 .b8 cells[32]; .reg .b32 p, lane; .reg .pred first;\n\
          mov.u32 lane, %laneid; setp.eq.u32 first, lane, 0; shr.u32 p, %thread, 5; mul.lo.u32 p, p, 8;\n\
          { .reg .b32 base; mov.u32 base, cells; add.u32 p, p, base; }\n\

@@ -2,7 +2,7 @@
 //! forms of sm_90.
 
 use crate::exact::{BF16, F16, F32, Format, Round};
-use crate::harness::{Compare, Definition, Row, check};
+use crate::harness::{Compare, Definition, Row, Setting, check};
 use crate::memory::cell;
 use crate::values::Kind;
 use ptxsim::sim::Arch;
@@ -92,6 +92,7 @@ impl Elements {
                         let new = values.iter().enumerate().map(|(i, &b)| new(v[i % 4], v[b]));
                         old.chain(new).collect()
                     })),
+                    setting: Setting::default(),
                 });
             }
         }
@@ -100,7 +101,7 @@ impl Elements {
 }
 
 #[test]
-fn sums_of_f32() {
+pub fn sums_of_f32() {
     let elements = Elements {
         ty: "f32",
         counts: &[2, 4],
@@ -113,7 +114,7 @@ fn sums_of_f32() {
 }
 
 #[test]
-fn sums_and_extrema_of_halves() {
+pub fn sums_and_extrema_of_halves() {
     let mut rows = Vec::new();
     for (names, kinds, format) in [
         (["f16", "f16x2"], [Kind::F16, Kind::F16x2], F16),
@@ -139,7 +140,7 @@ fn sums_and_extrema_of_halves() {
 
 /// Comparands that equal the cell in both, the lower or the upper half.
 #[test]
-fn words_of_128_bits() {
+pub fn words_of_128_bits() {
     let mut rows = Vec::new();
     for space in ["global", "shared"] {
         let cell = cell(space);
@@ -156,6 +157,7 @@ fn words_of_128_bits() {
                 definition: Definition::Lane(Box::new(move |v| {
                     Some([[v[0], v[1]], new(v)].concat())
                 })),
+                setting: Setting::default(),
             });
         };
         for place in [

@@ -13,7 +13,7 @@ const SIZES: [(&str, Kind, u32); 3] = [
 ];
 
 #[test]
-fn logic() {
+pub fn logic() {
     let mut rows = Vec::new();
     for (ty, kind, _) in [("pred", Kind::Pred, 1)].into_iter().chain(SIZES) {
         let two = [kind; 2];
@@ -88,7 +88,7 @@ fn bit(value: u64, position: u32) -> bool {
 }
 
 #[test]
-fn shifts() {
+pub fn shifts() {
     let mut rows = Vec::new();
     for (ty, kind, bits) in SIZES {
         let operands = [kind, Kind::Count];
@@ -141,7 +141,7 @@ fn shifts() {
 }
 
 #[test]
-fn fields() {
+pub fn fields() {
     let mut rows = Vec::new();
     for (size, kind, bits) in [("32", Kind::I32, 32u32), ("64", Kind::I64, 64)] {
         for (sign, signed) in [("u", false), ("s", true)] {
@@ -188,7 +188,7 @@ fn fields() {
 }
 
 #[test]
-fn counts_and_searches() {
+pub fn counts_and_searches() {
     let mut rows = Vec::new();
     for (size, kind, bits) in [("32", Kind::I32, 32u32), ("64", Kind::I64, 64)] {
         let unary = |text: String, result: Kind, f: Box<dyn Fn(u64) -> u64>| -> Row {
@@ -255,7 +255,7 @@ const MODES: [(&str, [[u32; 4]; 4]); 6] = [
 ];
 
 #[test]
-fn byte_permutation() {
+pub fn byte_permutation() {
     let byte = |v: &[u64], index: u32| (v[1] << 32 | v[0]) >> (8 * index) & 0xFF;
     let mut rows = vec![row(
         "prmt.b32 $d0, $0, $1, $2;",
@@ -289,7 +289,7 @@ fn byte_permutation() {
 }
 
 #[test]
-fn masks_and_extensions_of_a_width() {
+pub fn masks_and_extensions_of_a_width() {
     let mut rows = Vec::new();
     for (mode, wrap) in [("clamp", false), ("wrap", true)] {
         let count = move |v: u64| if wrap { v & 31 } else { v };
@@ -322,7 +322,7 @@ fn masks_and_extensions_of_a_width() {
 
 /// From -16 to 54, and a few wild ones, so that both directions and 0 come up.
 #[test]
-fn nth_set_bit() {
+pub fn nth_set_bit() {
     let text = "{ .reg .b32 n; sub.s32 n, $2, 16; fns.b32 $d0, $0, $1, n; }";
     let operands = [Kind::I32, Kind::Lane, Kind::Count];
     let rows = vec![row(text, Kind::I32, &operands, Compare::Bits, |v| {

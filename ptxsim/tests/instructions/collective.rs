@@ -1,6 +1,6 @@
 //! What lanes of a warp do together: PTX ISA, "shfl.sync", "vote.sync", "match.sync", "redux.sync".
 
-use crate::harness::{Row, check, warp_row};
+use crate::harness::{Compare, Row, check, cluster_row, warp_row};
 use crate::values::Kind;
 use ptxsim::sim::Arch;
 
@@ -35,7 +35,7 @@ fn shuffle_source(mode: &str, lane: u32, b: u32, c: u32) -> (u32, bool) {
 }
 
 #[test]
-fn shuffles() {
+pub fn shuffles() {
     let mut rows = Vec::new();
     for mode in ["up", "down", "bfly", "idx"] {
         for c in [0x1Fu32, 0, 0x181F, 0x1800, 0x0F, 0x1E1F, 0x1C03] {
@@ -65,7 +65,7 @@ fn shuffles() {
 }
 
 #[test]
-fn votes() {
+pub fn votes() {
     let vote = |mode: &str, kind: Kind, f: fn(&[u64]) -> u64| {
         let text = format!("vote.sync.{mode} $d0, $0, 0xffffffff;");
         warp_row(text, &[kind], &[Kind::Pred], move |warp| {
@@ -124,7 +124,7 @@ fn votes() {
 }
 
 #[test]
-fn matches() {
+pub fn matches() {
     let mut rows = Vec::new();
     for (size, kind) in [("b32", Kind::I32), ("b64", Kind::I64), ("b32", Kind::Lane)] {
         // Few distinct values, so that lanes do match.
@@ -159,7 +159,7 @@ fn matches() {
 }
 
 #[test]
-fn reductions() {
+pub fn reductions() {
     let redux = |op: &str, f: fn(&[u64]) -> u64| {
         let text = format!("redux.sync.{op} $d0, $0, 0xffffffff;");
         warp_row(text, &[Kind::I32], &[Kind::I32], move |warp| {
@@ -186,7 +186,7 @@ fn reductions() {
 
 /// Instructions that only the even lanes execute, the others having branched around them.
 #[test]
-fn in_half_of_the_lanes() {
+pub fn in_half_of_the_lanes() {
     let evens = |instruction: &str| {
         format!(
             "{{ .reg .pred odd; .reg .b32 lane; mov.u32 lane, %laneid; and.b32 lane, lane, 1;\n\
@@ -225,7 +225,7 @@ fn in_half_of_the_lanes() {
 }
 
 #[test]
-fn election() {
+pub fn election() {
     let text = "elect.sync $d0|$d1, 0xfffffff0;";
     // Lanes 0 to 3 are not among the members, so they stay away.
     let text = format!(
@@ -244,4 +244,71 @@ fn election() {
             .collect()
     });
     check(Arch::Sm90a, vec![row]);
+}
+
+/// Barriers of a block: who waits sees what those that arrived wrote, and how they voted.
+#[test]
+pub fn barriers() {
+    let mut rows = Vec::new();
+    for barrier in ["bar", "bar.cta", "barrier", "barrier.cta"] {
+        let aligned = if barrier.starts_with("barrier") {
+            ".aligned"
+        } else {
+            ""
+        };
+        let cells = ".shared .align 4 .b32 cells[128]; .reg .b32 at; mov.u32 at, cells; mad.lo.u32 at, %thread, 4, at;\n\
+                     st.shared.b32 [at], $0; .reg .pred early; setp.lt.u32 early, %thread, 64;";
+        // The upper half of the block reads what the lower one wrote.
+        let read = "mov.b32 $d0, $0; @!early ld.shared.b32 $d0, [at+-256];";
+        for meet in [
+            format!("{barrier}.sync{aligned} 0;"),
+            format!("{barrier}.sync{aligned} 5, 128;"),
+            format!(
+                "@early {barrier}.arrive{aligned} 3, 128; @!early {barrier}.sync{aligned} 3, 128;"
+            ),
+        ] {
+            let text = format!("{{ {cells} {meet} {read} }}");
+            let definition = |lanes: &[Vec<u64>]| {
+                let from = |i: usize| if i < 64 { i } else { i - 64 };
+                (0..lanes.len())
+                    .map(|i| Some(lanes[from(i)].clone()))
+                    .collect()
+            };
+            rows.push(cluster_row(
+                text,
+                &[Kind::I32],
+                &[Kind::I32],
+                Compare::Bits,
+                definition,
+            ));
+        }
+        let vote = "{ .reg .pred p, q; setp.lt.s32 p, $0, 0;";
+        type Vote = fn(usize) -> u64;
+        let votes: [(&str, &str, Vote); 3] = [
+            ("popc", "u32 $d0, 0, p; }", |count| count as u64),
+            ("and", "pred q, 0, p; selp.b32 $d0, 1, 0, q; }", |count| {
+                u64::from(count == 128)
+            }),
+            (
+                "or",
+                "pred q, 1, 128, p; selp.b32 $d0, 1, 0, q; }",
+                |count| u64::from(count > 0),
+            ),
+        ];
+        for (op, end, result) in votes {
+            let text = format!("{vote} {barrier}.red.{op}{aligned}.{end}");
+            let definition = move |lanes: &[Vec<u64>]| {
+                let count = lanes.iter().filter(|v| (v[0] as i32) < 0).count();
+                vec![Some(vec![result(count)]); lanes.len()]
+            };
+            rows.push(cluster_row(
+                text,
+                &[Kind::I32],
+                &[Kind::I32],
+                Compare::Bits,
+                definition,
+            ));
+        }
+    }
+    check(Arch::Sm80, rows);
 }

@@ -1,7 +1,7 @@
 //! Comparisons and selections: PTX ISA, "Comparison and Selection Instructions".
 
 use crate::exact::{BF16, F16, F32, F64, Format, Round};
-use crate::harness::{Compare, Definition, Row, check, row};
+use crate::harness::{Compare, Definition, Row, Setting, check, row};
 use crate::integer::INTEGERS;
 use crate::values::Kind;
 use ptxsim::sim::Arch;
@@ -42,7 +42,7 @@ fn floats() -> [(&'static str, Kind, Format); 3] {
 }
 
 #[test]
-fn setp() {
+pub fn setp() {
     let mut rows = Vec::new();
     for int in INTEGERS {
         let ops: &[&str] = if int.signed {
@@ -110,7 +110,7 @@ fn combine(op: &str, truth: bool, other: bool) -> bool {
 }
 
 #[test]
-fn setp_with_a_second_predicate() {
+pub fn setp_with_a_second_predicate() {
     let mut rows = Vec::new();
     for op in ["and", "or", "xor"] {
         for (negation, negated) in [("", false), ("!", true)] {
@@ -127,6 +127,7 @@ fn setp_with_a_second_predicate() {
                         u64::from(combine(op, !truth, other)),
                     ])
                 })),
+                setting: Setting::default(),
             });
         }
     }
@@ -139,12 +140,13 @@ fn setp_with_a_second_predicate() {
             let truth = v[0] as i32 >= v[1] as i32;
             Some(vec![u64::from(truth), u64::from(!truth)])
         })),
+        setting: Setting::default(),
     });
     check(Arch::Sm80, rows);
 }
 
 #[test]
-fn setp_on_pairs_of_halves() {
+pub fn setp_on_pairs_of_halves() {
     let mut rows = Vec::new();
     for (name, kind, format) in [("f16x2", Kind::F16x2, F16), ("bf16x2", Kind::Bf16x2, BF16)] {
         for op in FLOAT_OPS {
@@ -161,6 +163,7 @@ fn setp_on_pairs_of_halves() {
                     };
                     Some(vec![half(0), half(16)])
                 })),
+                setting: Setting::default(),
             });
         }
     }
@@ -168,7 +171,7 @@ fn setp_on_pairs_of_halves() {
 }
 
 #[test]
-fn set() {
+pub fn set() {
     let one = 0x3F80_0000;
     let mut rows = Vec::new();
     for op in ["eq", "ne", "lt", "geu", "nan"] {
@@ -229,7 +232,7 @@ fn set() {
 }
 
 #[test]
-fn selections() {
+pub fn selections() {
     let mut rows = Vec::new();
     for (name, kind) in [
         ("b16", Kind::I16),

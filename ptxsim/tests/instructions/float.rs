@@ -93,20 +93,21 @@ impl Float {
 }
 
 #[test]
-fn sums_and_products() {
+pub fn sums_and_products() {
     for float in [FLOAT32, FLOAT64] {
         let rows = [
             float.rounded("add", 2, true, |v, round| v[0].add(&v[1], round)),
             float.rounded("sub", 2, true, |v, round| v[0].add(&v[1].negated(), round)),
             float.rounded("mul", 2, true, |v, _| v[0].mul(&v[1])),
             float.rounded("fma", 3, true, |v, round| v[0].mul(&v[1]).add(&v[2], round)),
+            float.rounded("mad", 3, true, |v, round| v[0].mul(&v[1]).add(&v[2], round)),
         ];
         check(Arch::Sm80, rows.into_iter().flatten().collect());
     }
 }
 
 #[test]
-fn quotients_and_roots() {
+pub fn quotients_and_roots() {
     for float in [FLOAT32, FLOAT64] {
         let rows = [
             float.rounded("div", 2, false, |v, _| v[0].div(&v[1])),
@@ -118,7 +119,7 @@ fn quotients_and_roots() {
 }
 
 #[test]
-fn without_a_rounding_modifier_sums_round_to_nearest() {
+pub fn without_a_rounding_modifier_sums_round_to_nearest() {
     let mut rows = Vec::new();
     for float in [FLOAT32, FLOAT64] {
         for (op, f) in [
@@ -171,7 +172,7 @@ pub fn extremum(format: Format, a: u64, b: u64, larger: bool, nan: bool) -> u64 
 }
 
 #[test]
-fn extrema() {
+pub fn extrema() {
     let mut rows = Vec::new();
     for (op, larger) in [("min", false), ("max", true)] {
         for (modifiers, ftz, nan) in [
@@ -204,7 +205,7 @@ fn extrema() {
 }
 
 #[test]
-fn extrema_of_magnitudes_with_the_product_of_signs() {
+pub fn extrema_of_magnitudes_with_the_product_of_signs() {
     let mut rows = Vec::new();
     for (op, larger) in [("min", false), ("max", true)] {
         let text = format!("{op}.xorsign.abs.f32 $d0, $0, $1;");
@@ -224,7 +225,7 @@ fn extrema_of_magnitudes_with_the_product_of_signs() {
 }
 
 #[test]
-fn signs_and_classes() {
+pub fn signs_and_classes() {
     let mut rows = Vec::new();
     for float in [FLOAT32, FLOAT64] {
         let Float { name, kind, format } = float;
@@ -279,149 +280,5 @@ fn signs_and_classes() {
     };
     rows.push(ftz("abs", |a| a & F32.nan()));
     rows.push(ftz("neg", |a| a ^ F32.sign_bit()));
-    check(Arch::Sm80, rows);
-}
-
-/// A row for an approximate f32 function of one operand, defined by the host's f64 function.
-fn approximate(
-    text: &'static str,
-    kind: Kind,
-    compare: Compare,
-    ftz: bool,
-    f: fn(f64) -> f64,
-) -> Row {
-    row(text, Kind::F32, &[kind], compare, move |v| {
-        let flush = |bits: u64| if ftz { F32.flush(bits) } else { bits };
-        let result = f(f64::from(f32::from_bits(flush(v[0]) as u32)));
-        flush(u64::from((result as f32).to_bits()))
-    })
-}
-
-/// The errors are those that PTX states; 2^-n relative is at most 2^(24-n) units in the last place.
-#[test]
-fn approximations() {
-    let ulp = Compare::Ulp;
-    let rows = vec![
-        approximate("rcp.approx.f32 $d0, $0;", Kind::F32, ulp(1.0), false, |a| {
-            1.0 / a
-        }),
-        approximate(
-            "rcp.approx.ftz.f32 $d0, $0;",
-            Kind::F32,
-            ulp(1.0),
-            true,
-            |a| 1.0 / a,
-        ),
-        approximate(
-            "sqrt.approx.f32 $d0, $0;",
-            Kind::F32,
-            ulp(2.0),
-            false,
-            f64::sqrt,
-        ),
-        approximate(
-            "sqrt.approx.ftz.f32 $d0, $0;",
-            Kind::F32,
-            ulp(2.0),
-            true,
-            f64::sqrt,
-        ),
-        approximate(
-            "rsqrt.approx.f32 $d0, $0;",
-            Kind::F32,
-            ulp(2.2),
-            false,
-            |a| 1.0 / a.sqrt(),
-        ),
-        approximate(
-            "rsqrt.approx.ftz.f32 $d0, $0;",
-            Kind::F32,
-            ulp(2.2),
-            true,
-            |a| 1.0 / a.sqrt(),
-        ),
-        approximate(
-            "ex2.approx.f32 $d0, $0;",
-            Kind::F32,
-            ulp(2.0),
-            false,
-            f64::exp2,
-        ),
-        approximate(
-            "ex2.approx.ftz.f32 $d0, $0;",
-            Kind::F32,
-            ulp(2.0),
-            true,
-            f64::exp2,
-        ),
-        approximate(
-            "ex2.approx.ftz.f32 $d0, $0;",
-            Kind::Moderate,
-            ulp(2.0),
-            true,
-            f64::exp2,
-        ),
-        approximate(
-            "tanh.approx.f32 $d0, $0;",
-            Kind::Moderate,
-            ulp(8192.0),
-            false,
-            f64::tanh,
-        ),
-        approximate(
-            "sin.approx.f32 $d0, $0;",
-            Kind::Moderate,
-            Compare::Absolute(1e-4),
-            false,
-            f64::sin,
-        ),
-        approximate(
-            "cos.approx.f32 $d0, $0;",
-            Kind::Moderate,
-            Compare::Absolute(1e-4),
-            false,
-            f64::cos,
-        ),
-        approximate(
-            "cos.approx.ftz.f32 $d0, $0;",
-            Kind::Moderate,
-            Compare::Absolute(1e-4),
-            true,
-            f64::cos,
-        ),
-        row(
-            "lg2.approx.f32 $d0, $0;",
-            Kind::F32,
-            &[Kind::F32],
-            Compare::Absolute(2.5e-5),
-            |v| u64::from((f64::from(f32::from_bits(v[0] as u32)).log2() as f32).to_bits()),
-        ),
-    ];
-    check(Arch::Sm80, rows);
-}
-
-#[test]
-fn approximate_quotients() {
-    let mut rows = Vec::new();
-    for (mode, ftz) in [
-        ("approx", false),
-        ("approx.ftz", true),
-        ("full", false),
-        ("full.ftz", true),
-    ] {
-        let text = format!("div.{mode}.f32 $d0, $0, $1;");
-        // Two units; where |b| is above 2^126, div.approx gives 0, which no ordinary operand reaches.
-        rows.push(row(
-            text,
-            Kind::F32,
-            &[Kind::Moderate; 2],
-            Compare::Ulp(2.0),
-            move |v| {
-                let flush = |bits: u64| if ftz { F32.flush(bits) } else { bits };
-                let quotient = F32.decode(flush(v[0])).div(&F32.decode(flush(v[1])));
-                flush(F32.encode(&quotient, Round::Nearest))
-            },
-        ));
-    }
     check(Arch::Sm80, rows);
 }

@@ -95,7 +95,7 @@ impl Half {
 }
 
 #[test]
-fn f16_arithmetic() {
+pub fn f16_arithmetic() {
     let mut rows = Vec::new();
     for half in &HALVES[..2] {
         for modifiers in ["", ".rn", ".ftz", ".sat", ".ftz.sat"] {
@@ -122,7 +122,7 @@ fn f16_arithmetic() {
 }
 
 #[test]
-fn bf16_arithmetic() {
+pub fn bf16_arithmetic() {
     let mut rows = Vec::new();
     for half in &HALVES[2..] {
         for modifiers in ["", ".rn"] {
@@ -142,7 +142,7 @@ fn bf16_arithmetic() {
 }
 
 #[test]
-fn signs_and_extrema() {
+pub fn signs_and_extrema() {
     let mut rows = Vec::new();
     for half in HALVES {
         let Half { name, format, .. } = half;
@@ -168,7 +168,7 @@ fn signs_and_extrema() {
 /// Relative errors of 2^-9.9 (f16), 2^-10.987 (tanh.f16), 2^-7 and 2^-8 (bf16), as PTX states them:
 /// within one or two units of the rounded value.
 #[test]
-fn approximations() {
+pub fn approximations() {
     let mut rows = Vec::new();
     for half in HALVES {
         let Half { name, format, .. } = half;

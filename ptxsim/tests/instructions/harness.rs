@@ -2,17 +2,15 @@
 //! with a definition in Rust.
 
 use crate::exact;
+use crate::kernel::{kernel_text, launch};
 use crate::values::{Kind, operands};
-use ptxsim::memory::Memory;
-use ptxsim::sim::{self, Arch, Checks, LaunchConfig, Module};
-use std::fmt::Write;
+use ptxsim::sim::Arch;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::sync::Arc;
 
 /// Threads of a block: four warps.
-const BLOCK: usize = 128;
-/// Bytes of an operand or result in memory, whatever its type.
-const SLOT: usize = 8;
+pub const BLOCK: usize = 128;
 
 /// When a result counts as right.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,6 +21,10 @@ pub enum Compare {
     Float(exact::Format),
     /// The same for each half of 32 bits.
     Halves(exact::Format),
+    /// As `Float`, with zeros of either sign.
+    UnsignedZero(exact::Format),
+    /// As `Halves`, with zeros of either sign.
+    UnsignedZeros(exact::Format),
     /// The same for each of two bytes.
     Bytes(exact::Format),
     /// f32 within this many units in the last place of the definition; NaN, infinities and zeros as
@@ -46,6 +48,26 @@ pub struct Row {
     pub compare: Compare,
     /// Results of one lane from its operands, in the low bits; `None` where PTX leaves it open.
     pub definition: Definition,
+    /// What surrounds the instruction.
+    pub setting: Setting,
+}
+
+/// What surrounds a row's instruction, where it needs more than a kernel of independent blocks.
+#[derive(Default)]
+pub struct Setting {
+    /// PTX before the kernel: functions and variables.
+    pub prelude: String,
+    /// Performance directives of the kernel.
+    pub directives: &'static str,
+    /// Blocks of a cluster beyond the first.
+    pub peers: u32,
+}
+
+impl Row {
+    /// The row in another setting.
+    pub fn set(self, setting: Setting) -> Row {
+        Row { setting, ..self }
+    }
 }
 
 /// The results of a lane from its operands; `None` where PTX leaves them open.
@@ -59,6 +81,8 @@ pub enum Definition {
     Lane(Box<LaneDefinition>),
     /// From the operands of a whole warp; the result has one entry for each lane.
     Warp(Box<WarpDefinition>),
+    /// As `Warp`, of a cluster of blocks, or of one block.
+    Cluster(Box<WarpDefinition>),
 }
 
 /// A row with one result, defined lane by lane.
@@ -75,6 +99,36 @@ pub fn row(
         operands: operands.to_vec(),
         compare,
         definition: Definition::Lane(Box::new(move |lane| Some(vec![definition(lane)]))),
+        setting: Setting::default(),
+    }
+}
+
+/// A row with several results, defined lane by lane.
+pub fn several(
+    text: impl Into<String>,
+    results: &[Kind],
+    operands: &[Kind],
+    definition: impl Fn(&[u64]) -> Vec<u64> + 'static,
+) -> Row {
+    Row {
+        results: results.to_vec(),
+        definition: Definition::Lane(Box::new(move |lane| Some(definition(lane)))),
+        ..row(text, results[0], operands, Compare::Bits, |_| 0)
+    }
+}
+
+/// A row that is defined for the threads of a block, or of a cluster, together.
+pub fn cluster_row(
+    text: impl Into<String>,
+    results: &[Kind],
+    operands: &[Kind],
+    compare: Compare,
+    definition: impl Fn(&[Vec<u64>]) -> Vec<Option<Vec<u64>>> + 'static,
+) -> Row {
+    Row {
+        results: results.to_vec(),
+        definition: Definition::Cluster(Box::new(definition)),
+        ..row(text, results[0], operands, compare, |_| 0)
     }
 }
 
@@ -107,11 +161,49 @@ pub fn warp_row(
         operands: operands.to_vec(),
         compare: Compare::Bits,
         definition: Definition::Warp(Box::new(definition)),
+        setting: Setting::default(),
     }
+}
+
+thread_local! {
+    /// Opcodes of the rows, while they are listed instead of run.
+    static LISTED: RefCell<Option<BTreeSet<String>>> = const { RefCell::new(None) };
+}
+
+/// The opcodes of the rows that `tables` would run.
+pub fn opcodes(tables: &[fn()]) -> BTreeSet<String> {
+    LISTED.set(Some(BTreeSet::new()));
+    tables.iter().for_each(|table| table());
+    LISTED.take().expect("set above")
+}
+
+/// Opcodes of a row's own instructions.
+fn own_opcodes(arch: Arch, row: &Row) -> BTreeSet<String> {
+    let opcodes = |text: &str| -> Vec<String> {
+        let module = ptxsim::ptx::parse(text).unwrap_or_else(|e| panic!("{}: {e}", row.text));
+        let bodies = module.functions.iter().flat_map(|f| &f.body);
+        bodies
+            .map(|instruction| instruction.opcode.clone())
+            .collect()
+    };
+    let mut own = opcodes(&kernel_text(arch, row, &row.text, &row.setting.prelude));
+    for opcode in opcodes(&kernel_text(arch, row, "", "")) {
+        let index = own.iter().position(|other| *other == opcode);
+        own.swap_remove(index.expect("part of every kernel"));
+    }
+    own.into_iter().collect()
 }
 
 /// Runs every row and reports all that fail, each with its first wrong lane.
 pub fn check(arch: Arch, rows: Vec<Row>) {
+    let listed = LISTED.with_borrow_mut(|listed| {
+        let Some(listed) = listed else { return false };
+        listed.extend(rows.iter().flat_map(|row| own_opcodes(arch, row)));
+        true
+    });
+    if listed {
+        return;
+    }
     let failures: Vec<String> = rows.iter().filter_map(|row| run(arch, row).err()).collect();
     assert!(
         failures.is_empty(),
@@ -124,7 +216,7 @@ pub fn check(arch: Arch, rows: Vec<Row>) {
 
 fn run(arch: Arch, row: &Row) -> Result<(), String> {
     let fail = |message: String| format!("  {}: {message}", row.text);
-    let text = kernel_text(arch, row);
+    let text = kernel_text(arch, row, &row.text, &row.setting.prelude);
     if let Ok(folder) = std::env::var("PTXSIM_TEST_DUMP") {
         // File systems allow 255 bytes; the hash tells rows with one beginning apart.
         let name: String = row
@@ -138,16 +230,22 @@ fn run(arch: Arch, row: &Row) -> Result<(), String> {
     }
     let mut lanes = operands(&row.operands);
     lanes.resize(
-        lanes.len().next_multiple_of(BLOCK),
+        lanes
+            .len()
+            .next_multiple_of(BLOCK * (1 + row.setting.peers as usize)),
         vec![0; row.operands.len()],
     );
-    let results = launch(arch, &text, &lanes, row.results.len()).map_err(fail)?;
+    let results = launch(arch, &text, &lanes, row).map_err(fail)?;
     let expected = match &row.definition {
         Definition::Lane(definition) => lanes
             .iter()
             .map(|lane| definition(lane))
             .collect::<Vec<_>>(),
         Definition::Warp(definition) => lanes.chunks(32).flat_map(definition).collect(),
+        Definition::Cluster(definition) => {
+            let threads = BLOCK * (1 + row.setting.peers as usize);
+            lanes.chunks(threads).flat_map(definition).collect()
+        }
     };
     for (index, (lane, expected)) in lanes.iter().zip(expected).enumerate() {
         let Some(expected) = expected else { continue };
@@ -177,6 +275,14 @@ fn agrees(compare: Compare, actual: u64, expected: u64) -> bool {
         Compare::Bits => false,
         Compare::Float(format) => format.is_nan(actual) && format.is_nan(expected),
         Compare::Halves(format) => parts_agree(format, 16, actual, expected),
+        Compare::UnsignedZero(format) => {
+            format.is_nan(actual) && format.is_nan(expected)
+                || (actual | expected) & !format.sign_bit() == 0
+        }
+        Compare::UnsignedZeros(format) => [0, 16].into_iter().all(|shift| {
+            let half = |value: u64| value >> shift & 0xFFFF;
+            agrees(Compare::UnsignedZero(format), half(actual), half(expected))
+        }),
         Compare::Bytes(format) => parts_agree(format, 8, actual, expected),
         Compare::Ulp(limit) => {
             let ulp = f64::from(f32::from_bits(expected as u32 & 0x7F80_0000)) * 2f64.powi(-23);
@@ -199,137 +305,4 @@ fn parts_agree(format: exact::Format, bits: u32, actual: u64, expected: u64) -> 
         let (actual, expected) = (part(actual), part(expected));
         actual == expected || format.is_nan(actual) && format.is_nan(expected)
     })
-}
-
-/// A kernel that loads a lane's operands, runs the row's instructions and stores the results.
-fn kernel_text(arch: Arch, row: &Row) -> String {
-    let target = match arch {
-        Arch::Sm80 => "sm_80",
-        Arch::Sm90a => "sm_90a",
-    };
-    let mut text = format!(
-        ".version 8.6\n.target {target}\n.address_size 64\n\
-         .visible .entry k(.param .u64 in, .param .u64 out)\n{{\n\
-         .reg .b64 %in, %out;\n.reg .b32 %index, %thread, %block;\n\
-         ld.param.u64 %in, [in];\nld.param.u64 %out, [out];\n\
-         mov.u32 %thread, %tid.x;\nmov.u32 %block, %ctaid.x;\nmad.lo.u32 %index, %block, {BLOCK}, %thread;\n\
-         mad.wide.u32 %in, %index, {}, %in;\nmad.wide.u32 %out, %index, {}, %out;\n",
-        row.operands.len() * SLOT,
-        row.results.len() * SLOT,
-    );
-    for (index, kind) in row.operands.iter().enumerate() {
-        load(&mut text, *kind, index);
-    }
-    for (index, kind) in row.results.iter().enumerate() {
-        let register = kind.register();
-        writeln!(text, ".reg .{register} %d{index};").unwrap();
-    }
-    let mut instruction = row.text.clone();
-    // From the highest, so that `$1` does not touch `$10`.
-    for index in (0..row.results.len()).rev() {
-        instruction = instruction.replace(&format!("$d{index}"), &format!("%d{index}"));
-    }
-    for index in (0..row.operands.len()).rev() {
-        instruction = instruction.replace(&format!("${index}"), &format!("%a{index}"));
-    }
-    writeln!(text, "{instruction}").unwrap();
-    for (index, kind) in row.results.iter().enumerate() {
-        store(&mut text, *kind, index);
-    }
-    text.push_str("ret;\n}\n");
-    text
-}
-
-fn load(text: &mut String, kind: Kind, index: usize) {
-    let (register, offset) = (kind.register(), index * SLOT);
-    writeln!(text, ".reg .{register} %a{index};").unwrap();
-    if kind == Kind::Pred {
-        writeln!(
-            text,
-            ".reg .b32 %p{index};\nld.global.b32 %p{index}, [%in+{offset}];"
-        )
-        .unwrap();
-        writeln!(text, "setp.ne.u32 %a{index}, %p{index}, 0;").unwrap();
-    } else {
-        writeln!(text, "ld.global.{register} %a{index}, [%in+{offset}];").unwrap();
-    }
-}
-
-fn store(text: &mut String, kind: Kind, index: usize) {
-    let (register, offset) = (kind.register(), index * SLOT);
-    if kind == Kind::Pred {
-        writeln!(
-            text,
-            ".reg .b32 %q{index};\nselp.b32 %q{index}, 1, 0, %d{index};"
-        )
-        .unwrap();
-        writeln!(text, "st.global.b32 [%out+{offset}], %q{index};").unwrap();
-    } else {
-        writeln!(text, "st.global.{register} [%out+{offset}], %d{index};").unwrap();
-    }
-}
-
-/// Runs a kernel over rows of operands and returns `results` values a row.
-fn launch(arch: Arch, text: &str, lanes: &[Vec<u64>], results: usize) -> Result<Vec<u64>, String> {
-    let input: Vec<u8> = lanes
-        .iter()
-        .flatten()
-        .flat_map(|value| value.to_le_bytes())
-        .collect();
-    let memory = Arc::new(Memory::new(1 << 30));
-    let (from, to) = (
-        memory.alloc(input.len() as u64),
-        memory.alloc((lanes.len() * results * SLOT) as u64),
-    );
-    let (Some(from), Some(to)) = (from, to) else {
-        return Err("no memory".into());
-    };
-    memory
-        .copy_in(from, &input)
-        .map_err(|error| error.message)?;
-    let blocks = (lanes.len() / BLOCK) as u32;
-    let params = [from.to_le_bytes(), to.to_le_bytes()].concat();
-    run_kernel(
-        arch,
-        text,
-        &memory,
-        [blocks, 1, 1],
-        [BLOCK as u32, 1, 1],
-        0,
-        &params,
-    )?;
-    let mut output = vec![0; lanes.len() * results * SLOT];
-    memory
-        .copy_out(to, &mut output)
-        .map_err(|error| error.message)?;
-    Ok(output
-        .chunks_exact(SLOT)
-        .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()))
-        .collect())
-}
-
-/// Loads a text, runs its kernel `k` with all checks and expects no finding.
-pub fn run_kernel(
-    arch: Arch,
-    text: &str,
-    memory: &Arc<Memory>,
-    grid: [u32; 3],
-    block: [u32; 3],
-    dynamic_shared: u32,
-    params: &[u8],
-) -> Result<(), String> {
-    let module = Module::load(text, arch, memory).map_err(|error| error.to_string())?;
-    let kernel = module.kernel("k").ok_or("no kernel `k`")?;
-    let config = LaunchConfig {
-        grid,
-        block,
-        cluster: [1; 3],
-        dynamic_shared,
-        cooperative: false,
-    };
-    let outcome = sim::launch(memory, &kernel, &config, params, Checks::All);
-    match (outcome.result, outcome.report.findings.first()) {
-        (Ok(()), None) => Ok(()),
-        (result, finding) => Err(format!("{result:?}, {finding:?}")),
-    }
 }

@@ -1,7 +1,7 @@
 //! Integer arithmetic: PTX ISA, "Integer Arithmetic Instructions" and "Extended-Precision Integer
 //! Arithmetic Instructions".
 
-use crate::harness::{Compare, Definition, Row, check, partial, row};
+use crate::harness::{Compare, Definition, Row, Setting, check, partial, row};
 use crate::values::Kind;
 use ptxsim::sim::Arch;
 
@@ -97,7 +97,7 @@ fn binary(op: &'static str, f: fn(Int, i128, i128) -> Option<i128>) -> Vec<Row> 
 }
 
 #[test]
-fn two_operands() {
+pub fn two_operands() {
     let rows = [
         binary("add", |_, a, b| Some(a + b)),
         binary("sub", |_, a, b| Some(a - b)),
@@ -122,7 +122,7 @@ fn high_product(int: Int, a: i128, b: i128) -> i128 {
 }
 
 #[test]
-fn one_operand_and_saturation() {
+pub fn one_operand_and_saturation() {
     let mut rows = Vec::new();
     for int in INTEGERS.into_iter().filter(|int| int.signed) {
         let unary = |op: &str, f: fn(i128) -> i128| {
@@ -160,7 +160,7 @@ fn one_operand_and_saturation() {
 }
 
 #[test]
-fn multiply_add() {
+pub fn multiply_add() {
     let mut rows = Vec::new();
     for int in INTEGERS {
         let three = [int.kind; 3];
@@ -214,7 +214,7 @@ fn multiply_add() {
 }
 
 #[test]
-fn products_of_24_bits() {
+pub fn products_of_24_bits() {
     let mut rows = Vec::new();
     for (name, signed) in [("u32", false), ("s32", true)] {
         let int = Int {
@@ -256,7 +256,7 @@ fn part(value: u64, bits: u32, index: u32, signed: bool) -> i128 {
 }
 
 #[test]
-fn dot_products() {
+pub fn dot_products() {
     let mut rows = Vec::new();
     for (a_type, a_signed) in [("u32", false), ("s32", true)] {
         for (b_type, b_signed) in [("u32", false), ("s32", true)] {
@@ -305,11 +305,12 @@ fn double(text: String, kind: Kind, operands: usize, f: impl Fn(&[u128]) -> u128
             let result = f(&lane);
             Some(vec![result as u64, (result >> bits) as u64])
         })),
+        setting: Setting::default(),
     }
 }
 
 #[test]
-fn carries() {
+pub fn carries() {
     let mut rows = Vec::new();
     for (ty, kind, bits) in [
         ("u32", Kind::I32, 32),

@@ -1,24 +1,8 @@
 //! Loads, stores, moves and copies: PTX ISA, "Data Movement and Conversion Instructions".
 
-use crate::harness::{Compare, Definition, Row, check, row, warp_row};
+use crate::harness::{Compare, check, row, several, warp_row};
 use crate::values::Kind;
 use ptxsim::sim::Arch;
-
-/// A row with several results.
-fn several(
-    text: String,
-    results: &[Kind],
-    operands: &[Kind],
-    f: impl Fn(&[u64]) -> Vec<u64> + 'static,
-) -> Row {
-    Row {
-        text,
-        results: results.to_vec(),
-        operands: operands.to_vec(),
-        compare: Compare::Bits,
-        definition: Definition::Lane(Box::new(move |lane| Some(f(lane)))),
-    }
-}
 
 /// A cell of 16 bytes for each thread and its address in `p`, in each state space. `generic` has
 /// the address in the generic space, too.
@@ -38,7 +22,7 @@ pub fn cell(space: &str) -> String {
 const SPACES: [&str; 3] = ["global", "shared", "local"];
 
 #[test]
-fn narrow_loads_extend_and_narrow_stores_cut() {
+pub fn narrow_loads_extend_and_narrow_stores_cut() {
     let mut rows = Vec::new();
     for space in SPACES {
         let cell = cell(space);
@@ -90,7 +74,7 @@ fn narrow_loads_extend_and_narrow_stores_cut() {
 }
 
 #[test]
-fn vectors() {
+pub fn vectors() {
     let mut rows = Vec::new();
     for space in SPACES {
         let cell = cell(space);
@@ -114,46 +98,43 @@ fn vectors() {
 }
 
 #[test]
-fn moves_pack_and_unpack() {
+pub fn moves_pack_and_unpack() {
     let rows = vec![
         several(
-            "mov.b32 $d0, {$0, $1};".into(),
+            "mov.b32 $d0, {$0, $1};",
             &[Kind::I32],
             &[Kind::I16; 2],
             |v| vec![v[0] | v[1] << 16],
         ),
         several(
-            "mov.b64 $d0, {$0, $1};".into(),
+            "mov.b64 $d0, {$0, $1};",
             &[Kind::I64],
             &[Kind::I32; 2],
             |v| vec![v[0] | v[1] << 32],
         ),
         several(
-            "mov.b64 $d0, {$0, $1, $2, $3};".into(),
+            "mov.b64 $d0, {$0, $1, $2, $3};",
             &[Kind::I64],
             &[Kind::I16; 4],
             |v| vec![v[0] | v[1] << 16 | v[2] << 32 | v[3] << 48],
         ),
         several(
-            "mov.b32 {$d0, $d1}, $0;".into(),
+            "mov.b32 {$d0, $d1}, $0;",
             &[Kind::I16; 2],
             &[Kind::I32],
             |v| vec![v[0], v[0] >> 16],
         ),
+        several("mov.b32 {_, $d0}, $0;", &[Kind::I16], &[Kind::I32], |v| {
+            vec![v[0] >> 16]
+        }),
         several(
-            "mov.b32 {_, $d0}, $0;".into(),
-            &[Kind::I16],
-            &[Kind::I32],
-            |v| vec![v[0] >> 16],
-        ),
-        several(
-            "mov.b64 {$d0, $d1}, $0;".into(),
+            "mov.b64 {$d0, $d1}, $0;",
             &[Kind::I32; 2],
             &[Kind::I64],
             |v| vec![v[0], v[0] >> 32],
         ),
         several(
-            "mov.b64 {$d0, $d1, $d2, $d3}, $0;".into(),
+            "mov.b64 {$d0, $d1, $d2, $d3}, $0;",
             &[Kind::I16; 4],
             &[Kind::I64],
             |v| vec![v[0], v[0] >> 16, v[0] >> 32, v[0] >> 48],
@@ -226,7 +207,7 @@ fn moves_pack_and_unpack() {
 }
 
 #[test]
-fn guards_keep_what_they_skip() {
+pub fn guards_keep_what_they_skip() {
     let rows = vec![
         row(
             "mov.u32 $d0, 7; @$1 mov.u32 $d0, $0;",
@@ -281,7 +262,7 @@ fn guards_keep_what_they_skip() {
 }
 
 #[test]
-fn special_registers() {
+pub fn special_registers() {
     let special = |name: &str, f: fn(u32) -> u64| {
         let text = format!("mov.u32 $d0, %{name};");
         warp_row(text, &[Kind::I32], &[Kind::I32], move |_| {
@@ -305,7 +286,7 @@ fn special_registers() {
 }
 
 #[test]
-fn spaces_of_generic_addresses() {
+pub fn spaces_of_generic_addresses() {
     let mut rows = Vec::new();
     for space in SPACES {
         for asked in SPACES {
@@ -324,7 +305,7 @@ fn spaces_of_generic_addresses() {
 
 /// `cp.async` with its source size: what is missing becomes zero.
 #[test]
-fn asynchronous_copies() {
+pub fn asynchronous_copies() {
     let mut rows = Vec::new();
     let cell = cell("shared");
     for (form, size) in [("ca", 4u32), ("ca", 8), ("ca", 16), ("cg", 16)] {
@@ -354,4 +335,26 @@ fn asynchronous_copies() {
         }
     }
     check(Arch::Sm80, rows);
+}
+
+/// Loads of other caches and memory orders.
+#[test]
+pub fn loads_of_all_orders() {
+    let forms = [
+        "ldu.global",
+        "ld.global.nc",
+        "ld.volatile.global",
+        "ld.relaxed.gpu.global",
+        "ld.acquire.sys.global",
+    ];
+    let rows = forms.map(|load| {
+        let text = format!("{load}.b64 $d0, [%in]; {load}.v2.b32 {{$d1, $d2}}, [%in];");
+        several(
+            text,
+            &[Kind::I64, Kind::I32, Kind::I32],
+            &[Kind::I64],
+            |v| vec![v[0], v[0], v[0] >> 32],
+        )
+    });
+    check(Arch::Sm80, rows.into());
 }

@@ -20,7 +20,7 @@ fn halves(v: &[u64], signed: bool, f: impl Fn(i64, i64) -> i64) -> u64 {
 }
 
 #[test]
-fn sums_and_extrema_of_halves() {
+pub fn sums_and_extrema_of_halves() {
     type Binary = fn(i64, i64) -> i64;
     let rows: [(&str, bool, Binary); 8] = [
         ("add.u16x2", false, |a, b| a + b),
@@ -42,7 +42,7 @@ fn sums_and_extrema_of_halves() {
 }
 
 #[test]
-fn extrema_clipped_at_zero() {
+pub fn extrema_clipped_at_zero() {
     let rows = [("min", i32::min as fn(i32, i32) -> i32), ("max", i32::max)].map(|(op, f)| {
         let text = format!("{op}.relu.s32 $d0, $0, $1;");
         row(text, Kind::I32, &[Kind::I32; 2], Compare::Bits, move |v| {

@@ -15,7 +15,7 @@ fn values<S: Float>(data: Data, len: usize, seed: u64) -> Vec<S> {
     let mut values = data.values(len, seed);
     for value in values.iter_mut().step_by(3) {
         *value = match random.next() {
-            bits if bits % 2 == 0 => f32::from_bits(bits as u32),
+            bits if bits.is_multiple_of(2) => f32::from_bits(bits as u32),
             // Halfway between two bf16.
             bits => f32::from_bits(bits as u32 & 0xffff_0000 | 0x8000),
         };

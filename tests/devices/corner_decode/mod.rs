@@ -269,6 +269,23 @@ fn sizes_at_which_the_plan_changes() {
     }
 }
 
+/// The largest window, the most corners and the longest output that there may be.
+#[test]
+fn the_largest_scalars() {
+    let case = Case {
+        extents: [1, 20, 130, 3],
+        data: Data::Spread(2.0),
+        seed: 8,
+        params: CornerDecode {
+            topk: 512,
+            kernel: 15,
+            ae_threshold: 0.5,
+            num_dets: 4096,
+        },
+    };
+    check_type::<bf16>(&case).unwrap();
+}
+
 /// Peaks by the thousand: all logits the same, so that every one is a peak, and logits that rise from row to row, so
 /// that every row is better than all before it.
 #[test]

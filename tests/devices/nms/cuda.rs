@@ -167,6 +167,9 @@ fn boxes_that_fit_on_chip_are_read_twice_at_most() {
             "{counters:?}"
         );
         assert_eq!(counters.global_stores.bytes, 2 * (300 + 1) * 4);
+        // Of an image, 26 passes of the sort over 40 kB, in wavefronts of 128 bytes, and as many again for the tiles.
+        let wavefronts = counters.shared_loads.wavefronts + counters.shared_stores.wavefronts;
+        assert!(wavefronts <= 2 * 50_000, "{wavefronts}");
     }
 }
 

@@ -187,7 +187,7 @@ fn clusters(images: usize, boxes: usize, max_output: usize, method: SoftNmsMetho
 #[test]
 fn sizes_at_which_the_plan_changes() {
     for boxes in [0, 1, 31, 32, 33, 511, 512, 513, 1025, 5119, 5120, 5121] {
-        let method = if boxes % 2 == 0 {
+        let method = if usize::is_multiple_of(boxes, 2) {
             SoftNmsMethod::Linear
         } else {
             SoftNmsMethod::Gaussian

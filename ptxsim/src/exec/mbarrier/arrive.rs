@@ -1,6 +1,7 @@
 //! Arrivals: `mbarrier.arrive`, `mbarrier.arrive_drop`, and those of asynchronous copies.
 
 use super::{finish, operand_at, phase_completed, update};
+use crate::checks::SyncId;
 use crate::exec::async_access::{SharedAddress, bits, shared_space};
 use crate::exec::async_order;
 use crate::exec::registers::{Dest, Source};
@@ -65,9 +66,7 @@ fn execute_arrive(warp: &mut Warp<'_>, mask: u32, a: &Arrive) -> Result<Step, La
     let mut states = [0; LANES];
     for lane in bits(mask) {
         let (at, count) = (addresses[lane as usize], counts[lane as usize]);
-        if a.release {
-            async_order::arrive(warp, at);
-        }
+        async_order::arrive(warp, SyncId::Mbarrier(at), a.release);
         let phase = warp
             .cluster
             .asynchronous

@@ -72,9 +72,7 @@ fn execute_wait(warp: &mut Warp<'_>, mask: u32, w: &Wait) -> Result<Step, Launch
             if let Some(life) = warp.cluster.asynchronous.mbarriers.get_mut(&at) {
                 life.observed = true;
             }
-            if w.acquire {
-                async_order::phase_observed(warp, at);
-            }
+            async_order::phase_observed(warp, at, w.acquire);
         }
     }
     if done == 0 {

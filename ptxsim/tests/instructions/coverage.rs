@@ -1,0 +1,127 @@
+//! Every instruction that the simulator decodes has a row.
+
+use crate::harness::opcodes;
+use crate::{
+    approximate32, approximate64, atomic, atomic_vector, bits, bulk, cluster, collective, compare,
+    control, convert, convert_narrow, float, half, integer, matrix, matrix_moves, mbarrier, memory,
+    packed, products, tensor_copy,
+};
+use ptxsim::program::families;
+use std::collections::BTreeSet;
+
+/// The tests of rows.
+const TABLES: &[fn()] = &[
+    approximate64::gross_approximations,
+    approximate64::root_with_subnormal_operands,
+    atomic::integers,
+    atomic::sums_of_floats,
+    atomic::sums_of_bf16,
+    atomic::contention,
+    atomic_vector::sums_of_f32,
+    atomic_vector::sums_and_extrema_of_halves,
+    atomic_vector::words_of_128_bits,
+    bits::logic,
+    bits::shifts,
+    bits::fields,
+    bits::counts_and_searches,
+    bits::byte_permutation,
+    bits::masks_and_extensions_of_a_width,
+    bits::nth_set_bit,
+    bulk::copies_of_4_to_16_bytes,
+    bulk::copies_that_arrive_at_an_mbarrier,
+    bulk::bulk_copies,
+    bulk::bulk_reductions_of_integers,
+    bulk::bulk_reductions_of_floats,
+    cluster::addresses_and_ranks,
+    cluster::shared_memory_of_the_peer,
+    cluster::asynchronous_stores_and_reductions,
+    cluster::bulk_copies_between_blocks,
+    cluster::elections,
+    collective::barriers,
+    collective::shuffles,
+    collective::votes,
+    collective::matches,
+    collective::reductions,
+    collective::in_half_of_the_lanes,
+    collective::election,
+    compare::setp,
+    compare::setp_with_a_second_predicate,
+    compare::setp_on_pairs_of_halves,
+    compare::set,
+    compare::selections,
+    control::branches,
+    control::calls_and_ends,
+    control::hints,
+    control::fences,
+    control::register_counts,
+    convert::between_integers,
+    convert::integers_to_floats,
+    convert::floats_to_integers,
+    convert::between_floats,
+    convert::to_integral_values,
+    convert_narrow::to_halves_and_pairs,
+    convert_narrow::bf16_with_other_types,
+    convert_narrow::to_tf32,
+    convert_narrow::eight_bits,
+    convert_narrow::packing,
+    float::sums_and_products,
+    float::quotients_and_roots,
+    float::without_a_rounding_modifier_sums_round_to_nearest,
+    float::extrema,
+    float::extrema_of_magnitudes_with_the_product_of_signs,
+    float::signs_and_classes,
+    approximate32::approximations,
+    approximate32::approximate_quotients,
+    half::f16_arithmetic,
+    half::bf16_arithmetic,
+    half::signs_and_extrema,
+    half::approximations,
+    integer::two_operands,
+    integer::one_operand_and_saturation,
+    integer::multiply_add,
+    integer::products_of_24_bits,
+    integer::dot_products,
+    integer::carries,
+    matrix::products_of_halves,
+    matrix::products_of_tf32_and_f64,
+    matrix::products_of_integers,
+    matrix_moves::matrix_loads,
+    matrix_moves::matrix_stores,
+    matrix_moves::transposition,
+    mbarrier::arrivals_complete_a_phase,
+    mbarrier::parities_alternate,
+    mbarrier::arrivals_of_other_kinds,
+    mbarrier::transactions_hold_a_phase_open,
+    memory::loads_of_all_orders,
+    memory::narrow_loads_extend_and_narrow_stores_cut,
+    memory::vectors,
+    memory::moves_pack_and_unpack,
+    memory::guards_keep_what_they_skip,
+    memory::special_registers,
+    memory::spaces_of_generic_addresses,
+    memory::asynchronous_copies,
+    packed::sums_and_extrema_of_halves,
+    packed::extrema_clipped_at_zero,
+    products::mma_over_edges,
+    products::mma_of_f64_over_edges,
+    products::wgmma_over_edges,
+    products::wgmma_of_integers,
+    tensor_copy::loads_of_every_rank,
+    tensor_copy::loads_of_floats,
+    tensor_copy::stores_and_reductions,
+    tensor_copy::prefetches,
+    tensor_copy::maps_changed_in_shared_memory,
+];
+
+#[test]
+fn every_instruction_has_a_row() {
+    let found: BTreeSet<(&str, &str)> = opcodes(TABLES)
+        .iter()
+        .map(|opcode| families::find(opcode).unwrap_or_else(|| panic!("{opcode}")))
+        .map(|entry| (entry.family, entry.key))
+        .collect();
+    let missing: Vec<_> = families::all()
+        .filter(|entry| !found.contains(entry) && !control::ENDING.contains(&entry.1))
+        .collect();
+    assert!(missing.is_empty(), "without a row: {missing:?}");
+}
