@@ -28,21 +28,9 @@ using BiasBlock64 = BiasBlock<64, 64>;
 using BiasBlock128 = BiasBlock<128, 64>;
 using BiasBlock256 = BiasBlock<256, 32>;
 
-template <typename T>
-struct BiasInputs {
-  const T* q;
-  const T* k;
-  const T* v;
-  const T* dout;
-  const T* bias;
-  const float* log_sum_exps;
-  const float* deltas;
-  Limits limits;
-};
-
 // Copies what a tile needs of one head. All threads take part, and wait.
 template <typename Shape, typename T>
-__device__ __forceinline__ void fetch(const BackwardScalars& scalars, const BiasInputs<T>& inputs,
+__device__ __forceinline__ void fetch(const BackwardScalars& scalars, const BackwardInputs<T>& inputs,
                                       const Sequence& sequence, int head, int first_query,
                                       int first_key, unsigned shared) {
   const AttentionScalars& forward = scalars.forward;
@@ -70,7 +58,7 @@ __device__ __forceinline__ void fetch(const BackwardScalars& scalars, const Bias
 template <typename Shape, typename T>
 __device__ __forceinline__ void add_head(float (&sums)[1][Shape::KEYS / 8][4],
                                          const BackwardScalars& scalars,
-                                         const BiasInputs<T>& inputs, const Sequence& sequence,
+                                         const BackwardInputs<T>& inputs, const Sequence& sequence,
                                          int head, const Place<false>& place, unsigned shared) {
   constexpr int D = Shape::D, N = Shape::KEYS / 8;
   const int last_query = min(place.row + 16, sequence.queries.count) - 1;
@@ -123,7 +111,7 @@ __device__ __forceinline__ void write_tile(const float (&sums)[1][N][4], Swizzle
 
 template <typename Shape, typename T>
 __device__ __forceinline__ void bias_gradient(const BackwardScalars& scalars, const Block& block,
-                                              const BiasInputs<T>& inputs, T* dbias) {
+                                              const BackwardInputs<T>& inputs, T* dbias) {
   constexpr int D = Shape::D, N = Shape::KEYS / 8;
   extern __shared__ __align__(128) unsigned char memory[];
   const unsigned shared = shared_address(memory);
@@ -156,15 +144,8 @@ __device__ __forceinline__ void bias_gradient(const BackwardScalars& scalars, co
 
 #define BIAS_GRADIENT(SYMBOL, T, SHAPE)                                                          \
   extern "C" __global__ void __launch_bounds__(SHAPE::kThreads, 1)                               \
-  SYMBOL(const __grid_constant__ BackwardScalars scalars, Blocks blocks, const T* q, const T* k, \
-         const T* v, const T* dout, const T* bias, const float* log_sum_exps,                    \
-         const float* deltas, const int* kv_lengths, const int* offsets_q, const int* offsets_k, \
-         T* dbias) {                                                                             \
-    const BiasInputs<T> inputs{q,    k,                                                          \
-                               v,    dout,                                                       \
-                               bias, log_sum_exps,                                               \
-                               deltas, {kv_lengths, offsets_q, offsets_k}};                      \
-    bias_gradient<SHAPE>(scalars, this_block(blocks), inputs, dbias);                            \
+  SYMBOL(BACKWARD_PARAMETERS(T), T* dbias) {                                                     \
+    bias_gradient<SHAPE>(scalars, this_block(blocks), BACKWARD_INPUTS(T), dbias);                \
   }
 
 BIAS_GRADIENT(attention_backward_bias_d64_f16, __half, BiasBlock64)

@@ -20,30 +20,23 @@ using FloatTile64 = FloatTile<64, 64, 32>;
 using FloatTile128 = FloatTile<128, 64, 16>;
 using FloatTile256 = FloatTile<256, 32, 8>;
 
-struct FloatInputs {
-  const float* q;
-  const float* k;
-  const float* v;
-  const float* dout;
-  const float* bias;
-  const float* log_sum_exps;
-  const float* deltas;
-  Limits limits;
+using FloatInputs = BackwardInputs<float>;
 
-  __device__ __forceinline__ FloatHead head(const BackwardScalars& scalars,
-                                            const Sequence& sequence, int head) const {
-    const AttentionScalars& forward = scalars.forward;
-    const long long of_bias = sequence.batch * forward.bias_batch + head * forward.bias_head;
-    const long long statistics =
-        statistics_start(scalars, sequence, head, limits.offsets_q != nullptr);
-    return {forward,
-            sequence,
-            bias == nullptr ? nullptr : bias + of_bias,
-            log_sum_exps + statistics,
-            deltas + statistics,
-            sequence.batch * forward.heads + head};
-  }
-};
+// A query head, with the parts of the buffers that belong to it.
+__device__ __forceinline__ FloatHead head_of(const BackwardScalars& scalars,
+                                             const FloatInputs& inputs, const Sequence& sequence,
+                                             int head) {
+  const AttentionScalars& forward = scalars.forward;
+  const long long bias = sequence.batch * forward.bias_batch + head * forward.bias_head;
+  const bool packed = inputs.limits.offsets_q != nullptr;
+  const long long statistics = statistics_start(scalars, sequence, head, packed);
+  return {forward,
+          sequence,
+          inputs.bias == nullptr ? nullptr : inputs.bias + bias,
+          inputs.log_sum_exps + statistics,
+          inputs.deltas + statistics,
+          sequence.batch * forward.heads + head};
+}
 
 // A block's shared memory.
 template <typename Tile>
@@ -133,7 +126,7 @@ __device__ __forceinline__ void key_gradients(const BackwardScalars& scalars, co
   const int group = forward.heads / forward.kv_heads;
   float of_dk[Tile::SUM_ROWS][Tile::D / 64][4] = {}, of_dv[Tile::SUM_ROWS][Tile::D / 64][4] = {};
   for (int query_head = block.head * group; query_head < (block.head + 1) * group; ++query_head) {
-    const FloatHead head = inputs.head(scalars, sequence, query_head);
+    const FloatHead head = head_of(scalars, inputs, sequence, query_head);
     for (int query = seeing.begin / C * C; query < seeing.end; query += C) {
       // All are done with the last tile and its weights.
       __syncthreads();
@@ -180,7 +173,7 @@ __device__ __forceinline__ void query_gradients(const BackwardScalars& scalars, 
   const int rows = sequence.queries.count - first;
   if (rows <= 0) return;
   copy_queries<Tile>(memory.own, scalars, inputs, sequence, block.head, first, R);
-  const FloatHead head = inputs.head(scalars, sequence, block.head);
+  const FloatHead head = head_of(scalars, inputs, sequence, block.head);
   const Range seen = seen_by_any(forward, sequence, first, first + min(rows, R) - 1);
   const int kv_head = divide(block.head, forward.by_group);
   float of_dq[Tile::SUM_ROWS][Tile::D / 64][4] = {};
@@ -236,7 +229,7 @@ __device__ __forceinline__ void bias_gradient(const BackwardScalars& scalars, co
       // The copies are there for all.
       __syncthreads();
       weigh_tile<Tile, false, false>(
-          memory, inputs.head(scalars, sequence, head), first, first_key,
+          memory, head_of(scalars, inputs, sequence, head), first, first_key,
           [&](int i, int j, int, int, const Weights& weights) { sums[i][j] += weights.slope; });
     }
   }
@@ -254,17 +247,10 @@ __device__ __forceinline__ void bias_gradient(const BackwardScalars& scalars, co
   }
 }
 
-#define FLOAT_KERNEL(SYMBOL, GRADIENT, TILE, BLOCK, OUTPUTS, ...)                               \
-  extern "C" __global__ void __launch_bounds__(kThreads, 1)                                     \
-  SYMBOL(const __grid_constant__ BackwardScalars scalars, Blocks blocks, const float* q,        \
-         const float* k, const float* v, const float* dout, const float* bias,                  \
-         const float* log_sum_exps, const float* deltas, const int* kv_lengths,                 \
-         const int* offsets_q, const int* offsets_k, __VA_ARGS__) {                             \
-    const FloatInputs inputs{q,    k,                                                           \
-                             v,    dout,                                                        \
-                             bias, log_sum_exps,                                                \
-                             deltas, {kv_lengths, offsets_q, offsets_k}};                       \
-    GRADIENT<TILE>(scalars, BLOCK(blocks), inputs, OUTPUTS);                                    \
+#define FLOAT_KERNEL(SYMBOL, GRADIENT, TILE, BLOCK, OUTPUTS, ...)                                \
+  extern "C" __global__ void __launch_bounds__(kThreads, 1)                                      \
+  SYMBOL(BACKWARD_PARAMETERS(float), __VA_ARGS__) {                                              \
+    GRADIENT<TILE>(scalars, BLOCK(blocks), BACKWARD_INPUTS(float), OUTPUTS);                     \
   }
 #define DK_DV dk, dv
 

@@ -20,23 +20,10 @@ struct KeyBlock {
   static_assert(kStatisticsGroup % COLUMNS == 0, "a tile's statistics exist");
 };
 
-// Buffers that are read.
-template <typename T>
-struct KeyInputs {
-  const T* q;
-  const T* k;
-  const T* v;
-  const T* dout;
-  const T* bias;
-  const float* log_sum_exps;
-  const float* deltas;
-  Limits limits;
-};
-
 // Starts the copies of one round's queries, output gradients and statistics, by `threads` threads.
 template <typename Shape, typename T>
 __device__ __forceinline__ void fetch_queries(const BackwardScalars& scalars,
-                                              const KeyInputs<T>& inputs, const Sequence& sequence,
+                                              const BackwardInputs<T>& inputs, const Sequence& sequence,
                                               unsigned stage, int head, int tile,
                                               int threads) {
   const AttentionScalars& forward = scalars.forward;
@@ -97,84 +84,111 @@ __device__ __forceinline__ void add_queries(float (&dk)[Shape::M][Shape::D / 8][
   }
 }
 
-// The whole of a block: gradients of keys [kKeys * tile, kKeys * (tile + 1)) of a head.
+// A block's keys: of a head, from `first` on, at `own` in shared memory, and its two stages.
+template <typename T>
+struct OwnKeys {
+  const BackwardScalars& scalars;
+  const BackwardInputs<T>& inputs;
+  const Sequence& sequence;
+  int kv_head;
+  int first;
+  unsigned own;
+  unsigned stages;
+};
+
+// Starts the copies of the keys and the values, by `threads` threads; those that nobody may see are
+// zeros.
+template <int D, typename T>
+__device__ __forceinline__ void fetch_keys(const OwnKeys<T>& block, int keys, int threads) {
+  const AttentionScalars& forward = block.scalars.forward;
+  const auto copy = [&](unsigned to, const T* from, const Strides& strides) {
+    from += start_of(strides, block.sequence.batch, block.sequence.keys, block.kv_head);
+    SwizzledTile<D>{to}.copy_rows(from + block.first * strides.token, strides.token, keys,
+                                  block.sequence.visible - block.first, forward.head_dim / 8,
+                                  threadIdx.x, threads);
+  };
+  copy(block.own, block.inputs.k, forward.k);
+  copy(block.own + keys * D * 2, block.inputs.v, forward.v);
+}
+
+// Adds all queries that see some of the block's keys to the warp's sums, head after head. The warp
+// owns `live` keys that are seen at all, from `warp_row` of the block's on.
 template <typename Shape, bool DK, bool DV, typename T>
-__device__ __forceinline__ void key_gradients(const BackwardScalars& scalars, const Block& block,
-                                              const KeyInputs<T>& inputs, T* dk, T* dv) {
-  constexpr int D = Shape::D, M = Shape::M;
-  extern __shared__ __align__(128) unsigned char shared[];
-  const AttentionScalars& forward = scalars.forward;
-  const Sequence sequence = sequence_of(forward, inputs.limits, block.batch);
-  if (block.tile == 0) {
-    if (DK) write_gaps(dk, scalars.dk, sequence, sequence.keys, block.head, forward.head_dim);
-    if (DV) write_gaps(dv, scalars.dv, sequence, sequence.keys, block.head, forward.head_dim);
-  }
-  const int first = block.tile * Shape::kKeys;
-  if (first >= sequence.keys.count) return;
-
-  const unsigned own = shared_address(shared);
-  const unsigned stages = own + 2 * Shape::kOwnBytes;
-  const long long k = start_of(forward.k, sequence.batch, sequence.keys, block.head);
-  const long long v = start_of(forward.v, sequence.batch, sequence.keys, block.head);
-  const int present = sequence.visible - first;
-  SwizzledTile<D>{own}.copy_rows(inputs.k + k + first * forward.k.token, forward.k.token,
-                                 Shape::kKeys, present, forward.head_dim / 8, threadIdx.x,
-                                 Shape::kThreads);
-  SwizzledTile<D>{own + Shape::kOwnBytes}.copy_rows(
-      inputs.v + v + first * forward.v.token, forward.v.token, Shape::kKeys, present,
-      forward.head_dim / 8, threadIdx.x, Shape::kThreads);
-
-  const Range seeing = seeing_any(forward, sequence, first, first + Shape::kKeys - 1);
+__device__ __forceinline__ void add_heads(float (&dk)[Shape::M][Shape::D / 8][4],
+                                          float (&dv)[Shape::M][Shape::D / 8][4],
+                                          const OwnKeys<T>& block, int warp_row, int live) {
+  const AttentionScalars& forward = block.scalars.forward;
+  const Range seeing =
+      seeing_any(forward, block.sequence, block.first, block.first + Shape::kKeys - 1);
   const int first_tile = seeing.begin / Shape::COLUMNS;
-  const int tiles = seeing.end > seeing.begin
-                        ? (seeing.end - 1) / Shape::COLUMNS + 1 - first_tile
-                        : 0;
+  const bool seen = seeing.end > seeing.begin;
+  const int tiles = seen ? (seeing.end - 1) / Shape::COLUMNS + 1 - first_tile : 0;
   const int group = forward.heads / forward.kv_heads;
-  const int warp = threadIdx.x / 32;
-  const int warp_row = 16 * M * warp;
-  const unsigned warp_own = own + warp_row * D * 2;
-  const int live = present - warp_row;  // keys of the warp that are seen at all
-  float of_dk[M][D / 8][4] = {}, of_dv[M][D / 8][4] = {};
-  int head = block.head * group, query_tile = first_tile;
-  if (tiles > 0) {
-    fetch_queries<Shape>(scalars, inputs, sequence, stages, head, query_tile, Shape::kThreads);
-  }
+  const int first_key = block.first + warp_row;
+  int head = block.kv_head * group, tile = first_tile;
+  const auto fetch = [&](int round) {
+    fetch_queries<Shape>(block.scalars, block.inputs, block.sequence,
+                         block.stages + round % 2 * Shape::kStageBytes, head, tile,
+                         Shape::kThreads);
+  };
+  if (tiles > 0) fetch(0);
   commit_copies();
   for (int round = 0; round < tiles * group; ++round) {
-    const unsigned stage = stages + round % 2 * Shape::kStageBytes;
-    const int this_head = head, this_tile = query_tile;
-    if (++query_tile == first_tile + tiles) {
-      query_tile = first_tile;
+    const int this_head = head, first_query = tile * Shape::COLUMNS;
+    if (++tile == first_tile + tiles) {
+      tile = first_tile;
       ++head;
     }
     wait_for_copies<0>();
     // This round's copies are there for all, and all are done with the other stage.
     __syncthreads();
-    if (round + 1 < tiles * group) {
-      fetch_queries<Shape>(scalars, inputs, sequence, stages + (round + 1) % 2 * Shape::kStageBytes,
-                           head, query_tile, Shape::kThreads);
-    }
+    if (round + 1 < tiles * group) fetch(round + 1);
     commit_copies();
     if (live <= 0) continue;
-    const Head<T> of_round(forward, sequence, inputs.bias, this_head);
-    add_queries<Shape, DK, DV>(of_dk, of_dv, of_round, warp_own, stage, first + warp_row,
-                               first + warp_row + min(live, 16 * M) - 1,
-                               this_tile * Shape::COLUMNS);
+    add_queries<Shape, DK, DV>(
+        dk, dv, Head<T>(forward, block.sequence, block.inputs.bias, this_head),
+        block.own + warp_row * Shape::D * 2, block.stages + round % 2 * Shape::kStageBytes,
+        first_key, first_key + min(live, 16 * Shape::M) - 1, first_query);
   }
+}
+
+// Writes the warp's sums over the keys or the values that it owned at `own`, which end with it.
+template <int D, typename T, int M>
+__device__ __forceinline__ void write_keys(const float (&sums)[M][D / 8][4],
+                                           const OwnKeys<T>& block, unsigned own, int warp_row,
+                                           T* to, const Strides& strides) {
+  const Sequence& sequence = block.sequence;
+  const int row = block.first + warp_row;
+  to += start_of(strides, sequence.batch, sequence.keys, block.kv_head) + row * strides.token;
+  write_rows<T>(sums, SwizzledTile<D>{own + warp_row * D * 2}, to, strides.token,
+                sequence.keys.count - row, sequence.visible - row,
+                block.scalars.forward.head_dim);
+}
+
+// The whole of a block: gradients of keys [kKeys * tile, kKeys * (tile + 1)) of a head.
+template <typename Shape, bool DK, bool DV, typename T>
+__device__ __forceinline__ void key_gradients(const BackwardScalars& scalars, const Block& place,
+                                              const BackwardInputs<T>& inputs, T* dk, T* dv) {
+  constexpr int D = Shape::D, M = Shape::M;
+  extern __shared__ __align__(128) unsigned char shared[];
+  const Sequence sequence = sequence_of(scalars.forward, inputs.limits, place.batch);
+  const int head_dim = scalars.forward.head_dim;
+  if (place.tile == 0) {
+    if (DK) write_gaps(dk, scalars.dk, sequence, sequence.keys, place.head, head_dim);
+    if (DV) write_gaps(dv, scalars.dv, sequence, sequence.keys, place.head, head_dim);
+  }
+  const int first = place.tile * Shape::kKeys;
+  if (first >= sequence.keys.count) return;
+  const unsigned own = shared_address(shared);
+  const OwnKeys<T> block{scalars, inputs, sequence, place.head,
+                         first,   own,    own + 2 * Shape::kOwnBytes};
+  fetch_keys<D>(block, Shape::kKeys, Shape::kThreads);
+  const int warp_row = threadIdx.x / 32 * 16 * M;
+  float of_dk[M][D / 8][4] = {}, of_dv[M][D / 8][4] = {};
+  add_heads<Shape, DK, DV>(of_dk, of_dv, block, warp_row, sequence.visible - first - warp_row);
   // Where there was no round, the copies of the keys still write what the sums are about to use.
   wait_for_copies<0>();
   __syncthreads();
-  const int rows = sequence.keys.count - first - warp_row;
-  const auto start = [&](const Strides& strides) {
-    return start_of(strides, sequence.batch, sequence.keys, block.head) +
-           (first + warp_row) * strides.token;
-  };
-  if (DK) {
-    write_rows<T>(of_dk, SwizzledTile<D>{warp_own}, dk + start(scalars.dk), scalars.dk.token, rows,
-                  live, forward.head_dim);
-  }
-  if (DV) {
-    write_rows<T>(of_dv, SwizzledTile<D>{warp_own + Shape::kOwnBytes}, dv + start(scalars.dv),
-                  scalars.dv.token, rows, live, forward.head_dim);
-  }
+  if (DK) write_keys<D>(of_dk, block, own, warp_row, dk, scalars.dk);
+  if (DV) write_keys<D>(of_dv, block, own + Shape::kOwnBytes, warp_row, dv, scalars.dv);
 }

@@ -23,15 +23,9 @@ using KeyBlock256 = KeyBlock<256, 1, 4, 16, 16>;
 
 #define KEY_GRADIENTS(SYMBOL, T, SHAPE, DK, DV)                                                  \
   extern "C" __global__ void __launch_bounds__(SHAPE::kThreads, 1)                               \
-  SYMBOL(const __grid_constant__ BackwardScalars scalars, Blocks blocks, const T* q, const T* k, \
-         const T* v, const T* dout, const T* bias, const float* log_sum_exps,                    \
-         const float* deltas, const int* kv_lengths, const int* offsets_q, const int* offsets_k, \
-         T* dk, T* dv) {                                                                         \
-    const KeyInputs<T> inputs{q,    k,                                                           \
-                              v,    dout,                                                        \
-                              bias, log_sum_exps,                                                \
-                              deltas, {kv_lengths, offsets_q, offsets_k}};                       \
-    key_gradients<SHAPE, DK, DV>(scalars, first_block_first(blocks), inputs, dk, dv);             \
+  SYMBOL(BACKWARD_PARAMETERS(T), T* dk, T* dv) {                                                 \
+    key_gradients<SHAPE, DK, DV>(scalars, first_block_first(blocks), BACKWARD_INPUTS(T), dk,     \
+                                 dv);                                                            \
   }
 
 KEY_GRADIENTS(attention_backward_keys_d64_f16, __half, KeyBlock64, true, true)

@@ -35,18 +35,6 @@ using QueryBlock64 = QueryBlock<64, 2, 4, 64, 32>;
 using QueryBlock128 = QueryBlock<128, 1, 8, 32, 32>;
 using QueryBlock256 = QueryBlock<256, 1, 4, 16, 16>;
 
-template <typename T>
-struct QueryInputs {
-  const T* q;
-  const T* k;
-  const T* v;
-  const T* dout;
-  const T* bias;
-  const float* log_sum_exps;
-  const float* deltas;
-  Limits limits;
-};
-
 // Adds a tile of keys to the warp's sums. `own` holds queries first_query to last_query, some that
 // do not exist behind them.
 template <typename Shape, typename T>
@@ -78,89 +66,96 @@ __device__ __forceinline__ void add_keys(float (&dq)[Shape::M][Shape::D / 8][4],
   }
 }
 
+// Adds all keys that the block's queries, `present` of them, see to the warp's sums. The warp owns
+// `rows` queries from `warp_row` of the block's on; `own` is the block's shared memory.
+template <typename Shape, typename T>
+__device__ __forceinline__ void add_all_keys(float (&dq)[Shape::M][Shape::D / 8][4],
+                                             const BackwardScalars& scalars,
+                                             const BackwardInputs<T>& inputs,
+                                             const Sequence& sequence, int query_head,
+                                             unsigned own, int first, int present, int warp_row,
+                                             int rows) {
+  constexpr int D = Shape::D, M = Shape::M;
+  const AttentionScalars& forward = scalars.forward;
+  const int kv_head = divide(query_head, forward.by_group);
+  const unsigned stages = own + 2 * Shape::kOwnBytes;
+  const auto copy = [&](unsigned to, const T* from, const Strides& strides, int key) {
+    from += start_of(strides, sequence.batch, sequence.keys, kv_head) + key * strides.token;
+    SwizzledTile<D>{to}.copy_rows(from, strides.token, Shape::COLUMNS, sequence.visible - key,
+                                  forward.head_dim / 8, threadIdx.x, Shape::kThreads);
+  };
+  const auto fetch = [&](int tile) {
+    const unsigned to = stages + tile % 2 * Shape::kStageBytes;
+    copy(to, inputs.k, forward.k, tile * Shape::COLUMNS);
+    copy(to + Shape::kTileBytes, inputs.v, forward.v, tile * Shape::COLUMNS);
+  };
+  const Range seen =
+      seen_by_any(forward, sequence, first, first + min(present, Shape::kQueries) - 1);
+  const int end = (seen.end + Shape::COLUMNS - 1) / Shape::COLUMNS;
+  int tile = seen.begin / Shape::COLUMNS;
+  if (tile < end) fetch(tile);
+  commit_copies();
+  const bool packed = inputs.limits.offsets_q != nullptr;
+  const long long statistics =
+      statistics_start(scalars, sequence, query_head, packed) + first + warp_row;
+  const RowStatistic<M> log_sum_exps(inputs.log_sum_exps + statistics);
+  const RowStatistic<M> deltas(inputs.deltas + statistics);
+  const Head<T> head(forward, sequence, inputs.bias, query_head);
+  const int first_query = first + warp_row;
+  for (; tile < end; ++tile) {
+    wait_for_copies<0>();
+    // This tile's copies are there for all, and all are done with the other stage.
+    __syncthreads();
+    if (tile + 1 < end) fetch(tile + 1);
+    commit_copies();
+    if (rows <= 0) continue;
+    add_keys<Shape>(dq, head, own + warp_row * D * 2, stages + tile % 2 * Shape::kStageBytes,
+                    log_sum_exps, deltas, first_query, first_query + rows - 1,
+                    tile * Shape::COLUMNS);
+  }
+}
+
 // The whole of a block: gradients of queries [kQueries * tile, kQueries * (tile + 1)) of a head.
 template <typename Shape, typename T>
 __device__ __forceinline__ void query_gradients(const BackwardScalars& scalars, const Block& block,
-                                                const QueryInputs<T>& inputs, T* dq) {
-  constexpr int D = Shape::D, M = Shape::M, kThreads = Shape::kThreads;
+                                                const BackwardInputs<T>& inputs, T* dq) {
+  constexpr int D = Shape::D, M = Shape::M;
   extern __shared__ __align__(128) unsigned char shared[];
   const AttentionScalars& forward = scalars.forward;
   const Sequence sequence = sequence_of(forward, inputs.limits, block.batch);
-  const int head_dim = forward.head_dim, chunks = head_dim / 8;
+  const int head_dim = forward.head_dim;
   if (block.tile == 0) {
     write_gaps(dq, scalars.dq, sequence, sequence.queries, block.head, head_dim);
   }
   const int first = block.tile * Shape::kQueries;
   const int present = sequence.queries.count - first;
   if (present <= 0) return;
-
   const unsigned own = shared_address(shared);
-  const unsigned stages = own + 2 * Shape::kOwnBytes;
   const auto copy_own = [&](unsigned to, const T* from, const Strides& strides) {
     from += start_of(strides, sequence.batch, sequence.queries, block.head);
     SwizzledTile<D>{to}.copy_rows(from + first * strides.token, strides.token, Shape::kQueries,
-                                  present, chunks, threadIdx.x, kThreads);
-  };
-  const int kv_head = divide(block.head, forward.by_group);
-  const T* k = inputs.k + start_of(forward.k, sequence.batch, sequence.keys, kv_head);
-  const T* v = inputs.v + start_of(forward.v, sequence.batch, sequence.keys, kv_head);
-  const auto fetch = [&](int tile) {
-    const SwizzledTile<D> to{stages + tile % 2 * Shape::kStageBytes};
-    const int key = tile * Shape::COLUMNS;
-    to.copy_rows(k + key * forward.k.token, forward.k.token, Shape::COLUMNS,
-                 sequence.visible - key, chunks, threadIdx.x, kThreads);
-    SwizzledTile<D>{to.address + Shape::kTileBytes}.copy_rows(
-        v + key * forward.v.token, forward.v.token, Shape::COLUMNS, sequence.visible - key, chunks,
-        threadIdx.x, kThreads);
+                                  present, head_dim / 8, threadIdx.x, Shape::kThreads);
   };
   copy_own(own, inputs.q, forward.q);
   copy_own(own + Shape::kOwnBytes, inputs.dout, scalars.dout);
-  const Range seen =
-      seen_by_any(forward, sequence, first, first + min(present, Shape::kQueries) - 1);
-  const int tiles_end = (seen.end + Shape::COLUMNS - 1) / Shape::COLUMNS;
-  int tile = seen.begin / Shape::COLUMNS;
-  if (tile < tiles_end) fetch(tile);
-  commit_copies();
-
   const int warp_row = threadIdx.x / 32 * 16 * M;
-  const unsigned warp_own = own + warp_row * D * 2;
   const int rows = min(present - warp_row, 16 * M);
-  const long long statistics =
-      statistics_start(scalars, sequence, block.head, inputs.limits.offsets_q != nullptr) + first +
-      warp_row;
-  const RowStatistic<M> log_sum_exps(inputs.log_sum_exps + statistics);
-  const RowStatistic<M> deltas(inputs.deltas + statistics);
-  const Head<T> head(forward, sequence, inputs.bias, block.head);
   float of_dq[M][D / 8][4] = {};
-  for (; tile < tiles_end; ++tile) {
-    wait_for_copies<0>();
-    // This tile's copies are there for all, and all are done with the other stage.
-    __syncthreads();
-    if (tile + 1 < tiles_end) fetch(tile + 1);
-    commit_copies();
-    if (rows <= 0) continue;
-    add_keys<Shape>(of_dq, head, warp_own, stages + tile % 2 * Shape::kStageBytes, log_sum_exps,
-                    deltas, first + warp_row, first + warp_row + rows - 1, tile * Shape::COLUMNS);
-  }
+  add_all_keys<Shape>(of_dq, scalars, inputs, sequence, block.head, own, first, present, warp_row,
+                      rows);
   // Where there was no tile, the copies of the queries still write what the sums are about to use.
   wait_for_copies<0>();
   __syncthreads();
   dq += start_of(scalars.dq, sequence.batch, sequence.queries, block.head) +
         (first + warp_row) * scalars.dq.token;
-  write_rows<T>(of_dq, SwizzledTile<D>{warp_own}, dq, scalars.dq.token, rows, rows, head_dim);
+  write_rows<T>(of_dq, SwizzledTile<D>{own + warp_row * D * 2}, dq, scalars.dq.token, rows, rows,
+                head_dim);
 }
 
 #define QUERY_GRADIENTS(SYMBOL, T, SHAPE)                                                        \
   extern "C" __global__ void __launch_bounds__(SHAPE::kThreads, 1)                               \
-  SYMBOL(const __grid_constant__ BackwardScalars scalars, Blocks blocks, const T* q, const T* k, \
-         const T* v, const T* dout, const T* bias, const float* log_sum_exps,                    \
-         const float* deltas, const int* kv_lengths, const int* offsets_q, const int* offsets_k, \
-         T* dq) {                                                                                \
-    const QueryInputs<T> inputs{q,    k,                                                         \
-                                v,    dout,                                                      \
-                                bias, log_sum_exps,                                              \
-                                deltas, {kv_lengths, offsets_q, offsets_k}};                     \
-    query_gradients<SHAPE>(scalars, this_block(blocks), inputs, dq);                             \
+  SYMBOL(BACKWARD_PARAMETERS(T), T* dq) {                                                        \
+    query_gradients<SHAPE>(scalars, this_block(blocks), BACKWARD_INPUTS(T), dq);                 \
   }
 
 QUERY_GRADIENTS(attention_backward_queries_d64_f16, __half, QueryBlock64)

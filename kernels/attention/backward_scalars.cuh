@@ -1,4 +1,4 @@
-// What the kernels of the attention backward take beside their buffers.
+// What the kernels of the attention backward take.
 #pragma once
 
 #include "attention/scalars.cuh"
@@ -39,3 +39,26 @@ __device__ __forceinline__ Block first_block_first(const Blocks& blocks) {
   block.tile = blocks.tiles - 1 - block.tile;
   return block;
 }
+
+// Buffers that the kernels read; `bias`, and each of the limits, may be null.
+template <typename T>
+struct BackwardInputs {
+  const T* q;
+  const T* k;
+  const T* v;
+  const T* dout;
+  const T* bias;
+  const float* log_sum_exps;
+  const float* deltas;
+  Limits limits;
+};
+
+// What each kernel of the gradients takes before its outputs, and its inputs.
+#define BACKWARD_PARAMETERS(T)                                                                   \
+  const __grid_constant__ BackwardScalars scalars, Blocks blocks, const T* q, const T* k,        \
+      const T* v, const T* dout, const T* bias, const float* log_sum_exps, const float* deltas,  \
+      const int* kv_lengths, const int* offsets_q, const int* offsets_k
+#define BACKWARD_INPUTS(T)                                                                       \
+  BackwardInputs<T> {                                                                            \
+    q, k, v, dout, bias, log_sum_exps, deltas, { kv_lengths, offsets_q, offsets_k }              \
+  }

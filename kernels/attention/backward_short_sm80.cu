@@ -23,16 +23,6 @@ struct ShortBlock : KeyBlock<64, 1, 16, 64, 16> {
   static_assert(COLUMNS == D, "a tile's gradients of scores have rows as long as a key's");
 };
 
-// What a block works on.
-template <typename T>
-struct Short {
-  const BackwardScalars& scalars;
-  const KeyInputs<T>& inputs;
-  const Sequence& sequence;
-  unsigned own;     // keys, values and gradients of scores
-  unsigned stages;  // queries, output gradients and statistics, twice
-};
-
 // `differentiate` of backward_step.cuh without what these problems lack. A key from `live` of the
 // warp's on is no key: its product is 0, but exp(0 - lse) may be infinite.
 template <int N>
@@ -52,7 +42,7 @@ __device__ __forceinline__ void differentiate_plain(float (&scores)[1][N][4],
 // Adds a tile of queries to the warp's sums, and stores the gradients of its scores, by keys.
 template <typename T>
 __device__ __forceinline__ void add_tile(float (&dk)[1][8][4], float (&dv)[1][8][4],
-                                         const Short<T>& block, unsigned stage, int queries) {
+                                         const OwnKeys<T>& block, unsigned stage, int queries) {
   constexpr int D = ShortBlock::D, N = ShortBlock::STEP / 8;
   const AttentionScalars& forward = block.scalars.forward;
   const int steps = (forward.head_dim + 15) / 16;
@@ -88,7 +78,7 @@ __device__ __forceinline__ void add_tile(float (&dk)[1][8][4], float (&dv)[1][8]
 // The gradient of 16 queries by 16 of their elements, number `unit` of the tile's 16, to its place
 // in `to`: gradients of scores, which lie by keys, times keys.
 template <typename T>
-__device__ __forceinline__ void multiply_keys(const Short<T>& block, int unit,
+__device__ __forceinline__ void multiply_keys(const OwnKeys<T>& block, int unit,
                                               SwizzledTile<64> to) {
   const int m = unit % 4, d = unit / 4;
   const SwizzledTile<64> keys{block.own};
@@ -114,7 +104,7 @@ __device__ __forceinline__ void multiply_keys(const Short<T>& block, int unit,
 
 // Gradients of a tile's queries, through the shared memory that held the queries.
 template <typename T>
-__device__ __forceinline__ void write_queries(const Short<T>& block, unsigned stage,
+__device__ __forceinline__ void write_queries(const OwnKeys<T>& block, unsigned stage,
                                               int query_head, int first_query, T* dq) {
   const int head_dim = block.scalars.forward.head_dim, warps = blockDim.x / 32;
   const SwizzledTile<64> tile{stage};
@@ -138,13 +128,13 @@ __device__ __forceinline__ void write_queries(const Short<T>& block, unsigned st
 
 // Gradients of all queries of the heads that share a block's keys, and the sums of its keys'.
 template <typename T>
-__device__ __forceinline__ void add_heads(float (&dk)[1][8][4], float (&dv)[1][8][4],
-                                          const Short<T>& block, int kv_head, T* dq) {
+__device__ __forceinline__ void add_all(float (&dk)[1][8][4], float (&dv)[1][8][4],
+                                        const OwnKeys<T>& block, T* dq) {
   const AttentionScalars& forward = block.scalars.forward;
   const int tiles =
       (block.sequence.queries.count + ShortBlock::COLUMNS - 1) / ShortBlock::COLUMNS;
   const int group = forward.heads / forward.kv_heads;
-  int head = kv_head * group, tile = 0;
+  int head = block.kv_head * group, tile = 0;
   for (int round = 0; round < tiles * group; ++round) {
     const unsigned stage = block.stages + round % 2 * ShortBlock::kStageBytes;
     const int this_head = head, first_query = tile * ShortBlock::COLUMNS;
@@ -183,55 +173,35 @@ __device__ __forceinline__ void write_all_gaps(const BackwardScalars& scalars,
 
 template <typename T>
 __device__ __forceinline__ void short_gradients(const BackwardScalars& scalars, const Block& place,
-                                                const KeyInputs<T>& inputs, T* dq, T* dk, T* dv) {
+                                                const BackwardInputs<T>& inputs, T* dq, T* dk, T* dv) {
   constexpr int D = ShortBlock::D;
   extern __shared__ __align__(128) unsigned char shared[];
   const AttentionScalars& forward = scalars.forward;
   const Sequence sequence = sequence_of(forward, inputs.limits, place.batch);
-  const int head_dim = forward.head_dim, kv_head = place.head;
+  const int kv_head = place.head;
   write_all_gaps(scalars, sequence, kv_head, dq, dk, dv);
   const unsigned own = shared_address(shared), part = ShortBlock::part_bytes();
-  const int keys = blockDim.x / 2;
-  const auto copy = [&](unsigned to, const T* from, const Strides& strides) {
-    from += start_of(strides, sequence.batch, sequence.keys, kv_head);
-    SwizzledTile<D>{to}.copy_rows(from, strides.token, keys, sequence.visible, head_dim / 8,
-                                  threadIdx.x, blockDim.x);
-  };
-  copy(own, inputs.k, forward.k);
-  copy(own + part, inputs.v, forward.v);
-  const unsigned stages = own + 3 * part;
+  const OwnKeys<T> block{scalars, inputs, sequence, kv_head, 0, own, own + 3 * part};
+  fetch_keys<D>(block, blockDim.x / 2, blockDim.x);
   if (sequence.queries.count > 0) {
-    fetch_queries<ShortBlock>(scalars, inputs, sequence, stages,
+    fetch_queries<ShortBlock>(scalars, inputs, sequence, block.stages,
                               kv_head * (forward.heads / forward.kv_heads), 0, blockDim.x);
   }
   commit_copies();
   float of_dk[1][D / 8][4] = {}, of_dv[1][D / 8][4] = {};
-  add_heads(of_dk, of_dv, Short<T>{scalars, inputs, sequence, own, stages}, kv_head, dq);
+  add_all(of_dk, of_dv, block, dq);
   wait_for_copies<0>();
   // All are done with the keys, which now give way to their gradients.
   __syncthreads();
   const int row = threadIdx.x / 32 * 16;
-  const SwizzledTile<D> tile{own + row * ShortBlock::kRowBytes};
-  const int rows = sequence.keys.count - row, live = sequence.visible - row;
-  const auto write = [&](const float(&sums)[1][D / 8][4], T* to, const Strides& strides) {
-    to += start_of(strides, sequence.batch, sequence.keys, kv_head) + row * strides.token;
-    write_rows<T>(sums, tile, to, strides.token, rows, live, head_dim);
-  };
-  write(of_dk, dk, scalars.dk);
-  write(of_dv, dv, scalars.dv);
+  write_keys<D>(of_dk, block, own, row, dk, scalars.dk);
+  write_keys<D>(of_dv, block, own + part, row, dv, scalars.dv);
 }
 
 #define SHORT_GRADIENTS(SYMBOL, T)                                                               \
   extern "C" __global__ void __launch_bounds__(ShortBlock::kThreads, 1)                          \
-  SYMBOL(const __grid_constant__ BackwardScalars scalars, Blocks blocks, const T* q, const T* k, \
-         const T* v, const T* dout, const T* bias, const float* log_sum_exps,                    \
-         const float* deltas, const int* kv_lengths, const int* offsets_q, const int* offsets_k, \
-         T* dq, T* dk, T* dv) {                                                                  \
-    const KeyInputs<T> inputs{q,    k,                                                           \
-                              v,    dout,                                                        \
-                              bias, log_sum_exps,                                                \
-                              deltas, {kv_lengths, offsets_q, offsets_k}};                       \
-    short_gradients(scalars, this_block(blocks), inputs, dq, dk, dv);                            \
+  SYMBOL(BACKWARD_PARAMETERS(T), T* dq, T* dk, T* dv) {                                          \
+    short_gradients(scalars, this_block(blocks), BACKWARD_INPUTS(T), dq, dk, dv);                \
   }
 
 SHORT_GRADIENTS(attention_backward_short_f16, __half)

@@ -332,7 +332,6 @@ pub fn run<T: Float>(
     launch(context, &plan, &mut arguments).unwrap();
     context.synchronize().unwrap();
     let reports = device.launches();
-    drop(arguments);
     drop(slices);
     let back = |host: &Guarded<T>, buffer: &Buffer| -> Vec<T> {
         host.check(&buffer.to_vec().unwrap()).unwrap().to_vec()
