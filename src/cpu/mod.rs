@@ -3,14 +3,14 @@
 //! Results do not depend on the number of threads, nor on which vector instructions the processor
 //! has. This module knows neither tensors nor the CUDA backend.
 
+pub mod anchor_box_loss;
+pub mod anchor_decode;
+mod anchors;
 pub mod corner_decode;
 pub mod corner_losses;
 pub mod corner_pool;
 pub mod corner_targets;
 pub mod heatmap_focal_loss;
-pub mod anchor_box_loss;
-pub mod anchor_decode;
-mod anchors;
 pub mod match_anchors;
 mod math;
 pub mod nms;

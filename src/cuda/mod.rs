@@ -16,6 +16,7 @@ pub mod corner_decode;
 pub mod corner_embedding_loss;
 pub mod corner_offset_loss;
 pub mod corner_pool;
+pub mod corner_pool_pair;
 pub mod corner_targets;
 mod divisor;
 pub mod heatmap_focal_loss;
@@ -44,6 +45,7 @@ pub fn kernels() -> Vec<Kernel> {
         .chain(corner_embedding_loss::kernels())
         .chain(corner_offset_loss::kernels())
         .chain(corner_pool::kernels())
+        .chain(corner_pool_pair::kernels())
         .chain(corner_targets::kernels())
         .chain(heatmap_focal_loss::kernels())
         .chain(match_anchors::kernels())

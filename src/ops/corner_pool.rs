@@ -113,28 +113,18 @@ pub fn corner_pool_backward(
     direction: Direction,
     layout: Layout,
 ) -> Result<Tensor> {
-    backward(OP, upstream, bits, direction, layout)
-}
-
-fn backward(
-    op: &'static str,
-    upstream: &Tensor,
-    bits: &Tensor,
-    direction: Direction,
-    layout: Layout,
-) -> Result<Tensor> {
-    let scan = scan_of(op, "upstream", upstream, direction, layout)?;
-    check::device(op, "bits", bits, &upstream.device())?;
-    check::dtype(op, "bits", bits, DType::I32)?;
-    check::shape(op, "bits", bits, &[scan.bit_words()])?;
+    let scan = scan_of(OP, "upstream", upstream, direction, layout)?;
+    check::device(OP, "bits", bits, &upstream.device())?;
+    check::dtype(OP, "bits", bits, DType::I32)?;
+    check::shape(OP, "bits", bits, &[scan.bit_words()])?;
     on_device!(&upstream.device(),
-        cpu => with_float!(op, "upstream", upstream, T => {
+        cpu => with_float!(OP, "upstream", upstream, T => {
             let mut gradient = vec![T::default(); upstream.len()];
             cpu::corner_pool::backward(
                 upstream.as_slice::<T>()?, bits.as_slice()?, &scan, &mut gradient)?;
             Ok(Tensor::from_cpu(gradient, upstream.shape()))
         }),
-        cuda(context) => with_float!(op, "upstream", upstream, T => {
+        cuda(context) => with_float!(OP, "upstream", upstream, T => {
             let gradient = crate::cuda::corner_pool::pool_backward::<T>(
                 context, upstream.as_cuda()?, bits.as_cuda()?, scan)?;
             Ok(Tensor::from_cuda(gradient, upstream.shape()))
@@ -162,8 +152,10 @@ pub struct PairBits {
 /// | `vertical`, `horizontal` | `[B, H, W, C]` or `[B, C, H, W]`, as `layout` says, both alike | f32, f16, bf16 |
 /// | returned | the same | the same |
 ///
-/// The maxima are those of [`corner_pool`]; their sum is rounded once, the same on every device. On CUDA
-/// two launches read three maps and write two: the first pool, and the sum in its place.
+/// The maxima are those of [`corner_pool`]; their sum is rounded once, the same on every device.
+///
+/// Where the pixels of `[B, H, W, C]` maps are whole vectors of 16 bytes, one launch on CUDA reads each map
+/// once and writes the sum once; else two launches read three maps and write two.
 ///
 /// ```
 /// use ocelli::params::{Corner, Layout};
@@ -192,8 +184,8 @@ pub fn corner_pool_pair(
             Ok(Tensor::from_cpu(cpu::corner_pool::pair(maps, None)?, vertical.shape()))
         }),
         cuda(context) => with_float!(PAIR, "vertical", vertical, T => {
-            let maps = [(vertical.as_cuda()?, down), (horizontal.as_cuda()?, across)];
-            let sum = crate::cuda::corner_pool::pair::<T>(context, maps)?;
+            let maps = on_cuda(vertical, horizontal, corner, layout)?;
+            let sum = crate::cuda::corner_pool_pair::run::<T>(context, &maps, None)?;
             Ok(Tensor::from_cuda(sum, vertical.shape()))
         }),
     )
@@ -224,9 +216,10 @@ pub fn corner_pool_pair_with_bits(
             Ok((Tensor::from_cpu(sum, vertical.shape()), bits))
         }),
         cuda(context) => with_float!(PAIR, "vertical", vertical, T => {
-            let maps = [(vertical.as_cuda()?, down), (horizontal.as_cuda()?, across)];
-            let (sum, [first, second]) =
-                crate::cuda::corner_pool::pair_with_bits::<T>(context, maps)?;
+            let maps = on_cuda(vertical, horizontal, corner, layout)?;
+            let mut bits = crate::cuda::corner_pool_pair::bits(context, [&down, &across])?;
+            let sum = crate::cuda::corner_pool_pair::run::<T>(context, &maps, Some(&mut bits))?;
+            let [first, second] = bits;
             let bits = PairBits {
                 vertical: Tensor::from_cuda(first, &words[0]),
                 horizontal: Tensor::from_cuda(second, &words[1]),
@@ -238,7 +231,9 @@ pub fn corner_pool_pair_with_bits(
 
 /// The gradients of [`corner_pool_pair`] with respect to its vertical and its horizontal map.
 ///
-/// Both are those of [`corner_pool_backward`], for the same `upstream`.
+/// Both are those of [`corner_pool_backward`], for the same `upstream`, but for the grouping of f32 sums.
+/// Where [`corner_pool_pair`] takes one launch on CUDA, so does this: one map and the bits are read, two maps
+/// written.
 ///
 /// # Errors
 /// As [`corner_pool_pair`].
@@ -248,11 +243,41 @@ pub fn corner_pool_pair_backward(
     corner: Corner,
     layout: Layout,
 ) -> Result<(Tensor, Tensor)> {
-    let gradient = |bits, direction| backward(PAIR, upstream, bits, direction, layout);
-    Ok((
-        gradient(&bits.vertical, corner.vertical())?,
-        gradient(&bits.horizontal, corner.horizontal())?,
-    ))
+    let scan = |direction| scan_of(PAIR, "upstream", upstream, direction, layout);
+    let (down, across) = (scan(corner.vertical())?, scan(corner.horizontal())?);
+    let parts = [
+        ("vertical bits", &bits.vertical, &down),
+        ("horizontal bits", &bits.horizontal, &across),
+    ];
+    for (name, bits, scan) in parts {
+        check::device(PAIR, name, bits, &upstream.device())?;
+        check::dtype(PAIR, name, bits, DType::I32)?;
+        check::shape(PAIR, name, bits, &[scan.bit_words()])?;
+    }
+    on_device!(&upstream.device(),
+        cpu => with_float!(PAIR, "upstream", upstream, T => {
+            let gradient = |bits: &Tensor, scan| {
+                let mut gradient = vec![T::default(); upstream.len()];
+                let (upstream, bits) = (upstream.as_slice::<T>()?, bits.as_slice()?);
+                cpu::corner_pool::backward(upstream, bits, scan, &mut gradient)?;
+                Ok::<_, Error>(gradient)
+            };
+            let shape = upstream.shape();
+            let vertical = Tensor::from_cpu(gradient(&bits.vertical, &down)?, shape);
+            Ok((vertical, Tensor::from_cpu(gradient(&bits.horizontal, &across)?, shape)))
+        }),
+        cuda(context) => with_float!(PAIR, "upstream", upstream, T => {
+            let shape = upstream.shape();
+            let [vertical, horizontal] = crate::cuda::corner_pool_pair::run_backward::<T>(
+                context,
+                upstream.as_cuda()?,
+                [bits.vertical.as_cuda()?, bits.horizontal.as_cuda()?],
+                [shape[0], shape[1], shape[2], shape[3]],
+                (corner, layout),
+            )?;
+            Ok((Tensor::from_cuda(vertical, shape), Tensor::from_cuda(horizontal, shape)))
+        }),
+    )
 }
 
 /// Checks two maps and returns their scans.
@@ -286,4 +311,22 @@ fn scan_of(
         return Err(Error::input(op, argument, rule, ShapeText(map.shape())));
     };
     Ok(Scan::new(shape, direction, layout))
+}
+
+/// Two checked maps on CUDA.
+#[cfg(feature = "cuda")]
+fn on_cuda<'a>(
+    vertical: &'a Tensor,
+    horizontal: &'a Tensor,
+    corner: Corner,
+    layout: Layout,
+) -> Result<crate::cuda::corner_pool_pair::Maps<'a>> {
+    let shape = vertical.shape();
+    Ok(crate::cuda::corner_pool_pair::Maps {
+        vertical: vertical.as_cuda()?,
+        horizontal: horizontal.as_cuda()?,
+        shape: [shape[0], shape[1], shape[2], shape[3]],
+        corner,
+        layout,
+    })
 }

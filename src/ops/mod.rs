@@ -15,6 +15,8 @@ mod nms;
 mod sigmoid_focal_loss;
 mod soft_nms;
 
+pub use anchor_box_loss::{BoxTargets, anchor_box_loss, anchor_box_loss_with_gradient};
+pub use anchor_decode::{Candidates, anchor_decode};
 pub use corner_decode::{CornerBoxes, CornerMaps, corner_decode};
 pub use corner_embedding_loss::{corner_embedding_loss, corner_embedding_loss_with_gradient};
 pub use corner_offset_loss::{corner_offset_loss, corner_offset_loss_with_gradient};
@@ -26,8 +28,6 @@ pub use corner_targets::{TargetMaps, corner_targets};
 pub use heatmap_focal_loss::{
     HeatmapTargets, heatmap_focal_loss, heatmap_focal_loss_with_gradient,
 };
-pub use anchor_box_loss::{BoxTargets, anchor_box_loss, anchor_box_loss_with_gradient};
-pub use anchor_decode::{Candidates, anchor_decode};
 pub use match_anchors::{Matches, match_anchors};
 pub use nms::{Kept, nms};
 pub use sigmoid_focal_loss::{sigmoid_focal_loss, sigmoid_focal_loss_with_gradient};

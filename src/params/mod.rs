@@ -1,19 +1,22 @@
 //! Scalars of the ops, with their defaults and the values they may take.
 
+mod anchor_box_loss;
+pub(crate) mod anchor_decode;
+pub(crate) mod anchors;
 mod corner_decode;
 mod corner_embedding_loss;
 mod corner_offset_loss;
 mod corner_pool;
 pub(crate) mod corner_targets;
 mod heatmap_focal_loss;
-mod anchor_box_loss;
-pub(crate) mod anchor_decode;
-pub(crate) mod anchors;
 mod match_anchors;
 pub(crate) mod nms;
 mod sigmoid_focal_loss;
 mod soft_nms;
 
+pub use anchor_box_loss::{AnchorBoxLoss, BoxLoss};
+pub use anchor_decode::AnchorDecode;
+pub use anchors::{AnchorLevel, Anchors, torchvision_half_sizes};
 pub use corner_decode::CornerDecode;
 pub use corner_embedding_loss::CornerEmbeddingLoss;
 pub use corner_offset_loss::CornerOffsetLoss;
@@ -21,9 +24,6 @@ pub use corner_pool::{Corner, Direction, Layout, Scan};
 pub use corner_targets::CornerTargets;
 pub(crate) use heatmap_focal_loss::Clamp;
 pub use heatmap_focal_loss::HeatmapFocalLoss;
-pub use anchor_box_loss::{AnchorBoxLoss, BoxLoss};
-pub use anchor_decode::AnchorDecode;
-pub use anchors::{AnchorLevel, Anchors, torchvision_half_sizes};
 pub use match_anchors::MatchAnchors;
 pub use nms::Nms;
 pub use sigmoid_focal_loss::SigmoidFocalLoss;

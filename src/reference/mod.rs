@@ -4,27 +4,27 @@
 //! Everything else is tested against it. It is slow, uses nothing else of the crate, and shares no
 //! formula with the backends where the mathematics leaves a choice.
 
+mod anchor_box_loss;
+mod anchor_decode;
+mod anchors;
 mod corner_decode;
 mod corner_losses;
 mod corner_pool;
 mod corner_targets;
 mod heatmap_focal_loss;
-mod anchor_box_loss;
-mod anchor_decode;
-mod anchors;
 mod match_anchors;
 mod nms;
 mod sigmoid_focal_loss;
 mod soft_nms;
 
+pub use anchor_box_loss::{BoxLoss, box_loss, encode_box, giou_loss};
+pub use anchor_decode::{AnchorDecode, Candidate, DecodeLevel, anchor_decode};
+pub use anchors::{anchors_detectron2, anchors_torchvision, decode_box};
 pub use corner_decode::{CornerBox, CornerDecode, CornerMaps, corner_decode};
 pub use corner_losses::{offset_loss, pull_and_push};
 pub use corner_pool::{Lines, corner_pool, corner_pool_gradient, corner_pool_winners};
 pub use corner_targets::{CornerTargets, TargetMaps, corner_targets, gaussian_radius};
 pub use heatmap_focal_loss::{HeatmapFocalLoss, heatmap_focal_loss};
-pub use anchor_box_loss::{BoxLoss, box_loss, encode_box, giou_loss};
-pub use anchor_decode::{AnchorDecode, Candidate, DecodeLevel, anchor_decode};
-pub use anchors::{anchors_detectron2, anchors_torchvision, decode_box};
 pub use match_anchors::{AnchorMatch, MatchAnchors, match_anchors};
 pub use nms::{Nms, iou, nms};
 pub use sigmoid_focal_loss::{SigmoidFocalLoss, sigmoid_focal_loss};

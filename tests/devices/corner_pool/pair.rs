@@ -124,3 +124,148 @@ fn mistakes_are_named() {
         "corner_pool_pair: horizontal must be of type f32, got f16"
     );
 }
+
+/// Forward, two maps are read once and one is written; backward, one is read and two are written; the carries
+/// between tiles aside. Of 4 x 4 tiles, each writes its own and reads on average 1.5 of its column's and 1.5 of
+/// its row's.
+#[cfg(feature = "cuda")]
+#[test]
+fn a_pair_is_pooled_in_one_pass() {
+    use crate::device::{Cuda, Target};
+    for target in targets() {
+        let Target::Cuda(
+            device @ Cuda {
+                simulator: Some(_), ..
+            },
+        ) = target
+        else {
+            continue;
+        };
+        let on = target.device();
+        for dtype in [DType::F32, DType::BF16] {
+            let map = Data::Spread(1.0).values(128 * 128 * 32, 3);
+            let map = Tensor::from_vec(map, &[1, 128, 128, 32], &Device::Cpu).unwrap();
+            let map = map.to_dtype(dtype).unwrap().to_device(&on).unwrap();
+            let (corner, layout) = (Corner::TopLeft, Layout::ChannelsLast);
+            device.launches();
+            corner_pool_pair(&map, &map, corner, layout).unwrap();
+            let (_, bits) = corner_pool_pair_with_bits(&map, &map, corner, layout).unwrap();
+            corner_pool_pair_backward(&map, &bits, corner, layout).unwrap();
+            device.context.synchronize().unwrap();
+            let launches = device.launches();
+            assert_eq!(launches.len(), 3);
+            let elements = 128 * 128 * 32;
+            let (vector, sums) = (16, 4 * 16 / dtype.size() + 4);
+            for (launch, (bits, of_column)) in
+                launches
+                    .iter()
+                    .zip([(0, vector), (elements / 4, vector), (elements / 4, sums)])
+            {
+                let counters = &launch.counters;
+                let moved = 32 * (counters.global_loads.sectors + counters.global_stores.sectors);
+                let carries = launch.grid[0] as usize * of_column * (256 + 3 * 128);
+                let floor = 3 * elements * dtype.size() + bits;
+                let per_element = counters.thread_instructions as usize / elements;
+                println!(
+                    "{}: {moved} bytes, {floor} and carries {carries}, {per_element}",
+                    launch.kernel
+                );
+                let moved = moved as usize - carries;
+                assert!(
+                    100 * moved <= 105 * floor,
+                    "{}: {moved} for {floor}",
+                    launch.kernel
+                );
+                let conflicts = counters.shared_loads.conflicts + counters.shared_stores.conflicts;
+                assert_eq!(conflicts, 0, "{}", launch.kernel);
+            }
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn a_graph_replays_the_pair() {
+    use crate::device::Target;
+    use ocelli::cuda::Buffer;
+    use ocelli::cuda::corner_pool::Pass;
+    use ocelli::cuda::corner_pool_pair::{Forward, Plan, forward};
+    use ocelli::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+    for target in targets() {
+        let Target::Cuda(device) = target else {
+            continue;
+        };
+        let device = device.for_capture();
+        let (context, stream) = (&device.context, device.context.stream());
+        let shape = [1, 40, 70, 8];
+        let (corner, layout) = (Corner::BottomRight, Layout::ChannelsLast);
+        let plan = Plan::new(shape, corner, layout, DType::F32, Pass::Forward).unwrap();
+        let values = Data::Ties.values(shape.iter().product(), 9);
+        let map = Buffer::from_slice(context, &values).unwrap();
+        let mut output = Buffer::from_slice(context, &vec![f32::NAN; values.len()]).unwrap();
+        let mut workspace = stream
+            .clone_htod(&vec![0xffu8; plan.workspace_bytes()])
+            .unwrap();
+        let mut queue = |output: &mut Buffer| {
+            let mut arguments = Forward::<f32> {
+                vertical: map.view().unwrap(),
+                horizontal: map.view().unwrap(),
+                output: output.view_mut().unwrap(),
+                bits: None,
+                workspace: workspace.as_view_mut(),
+            };
+            forward(context, &plan, &mut arguments).unwrap();
+        };
+        stream
+            .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+            .unwrap();
+        queue(&mut output);
+        let graph = stream
+            .end_capture(CUgraphInstantiate_flags(0))
+            .unwrap()
+            .unwrap();
+        assert!(
+            output.to_vec::<f32>().unwrap()[0].is_nan(),
+            "captured, not run"
+        );
+        // Twice: each run clears the flags of the one before.
+        graph.launch().unwrap();
+        graph.launch().unwrap();
+        let host = Tensor::from_vec(values.clone(), &shape, &Device::Cpu).unwrap();
+        let expected = corner_pool_pair(&host, &host, corner, layout).unwrap();
+        assert_eq!(
+            output.to_vec::<f32>().unwrap(),
+            expected.to_vec::<f32>().unwrap()
+        );
+        device.launches();
+    }
+}
+
+/// Enough tiles that some wait for others, and extents that no tile fills.
+#[test]
+fn tiles_go_on_where_others_end() {
+    for target in targets() {
+        let device = target.device();
+        for shape in [
+            [1, 100, 70, 20],
+            [2, 33, 129, 8],
+            [1, 1, 97, 16],
+            [1, 65, 1, 4],
+        ] {
+            for corner in [Corner::TopLeft, Corner::BottomRight] {
+                let case = |direction, seed| Case {
+                    shape,
+                    direction,
+                    layout: Layout::ChannelsLast,
+                    data: Data::Special,
+                    seed,
+                    shift: 0,
+                };
+                let vertical = case(corner.vertical(), 5);
+                let horizontal = case(corner.horizontal(), 6);
+                check::<f32>(&device, corner, &vertical, &horizontal).unwrap();
+                check::<bf16>(&device, corner, &vertical, &horizontal).unwrap();
+            }
+        }
+    }
+}
