@@ -58,14 +58,15 @@ __device__ __forceinline__ Element element(float x, float target, const Scalars&
   return {weight * of.loss, weight * of.slope * (positive ? -scale : scale)};
 }
 
-// Puts gradients in place of a thread's logits, and returns the sum of their losses.
-template <typename T, bool STANDARD>
+// Puts gradients in place of a thread's logits, `count` or where WHOLE all, and returns the sum of their
+// losses.
+template <typename T, bool STANDARD, bool WHOLE>
 __device__ __forceinline__ float replace(float (&values)[kVector<T>], const float (&targets)[kVector<T>],
                                          int count, const Scalars& scalars, float scale) {
   float sum = 0.0f;
 #pragma unroll
   for (int i = 0; i < kVector<T>; ++i) {
-    if (i >= count) break;
+    if (!WHOLE && i >= count) break;
     const Element of = element<T, STANDARD>(values[i], targets[i], scalars, scale);
     sum += of.loss;
     values[i] = of.slope;
@@ -122,8 +123,13 @@ __device__ __forceinline__ void pass(const Scalars& scalars, const T* logits, co
     } else {
       load_targets<T>(map + offset + first, count, wide, targets);
     }
-    sum += standard ? replace<T, true>(values, targets, count, scalars, scale)
-                    : replace<T, false>(values, targets, count, scalars, scale);
+    if (standard && count == V) {
+      sum += replace<T, true, true>(values, targets, count, scalars, scale);
+    } else if (standard) {
+      sum += replace<T, true, false>(values, targets, count, scalars, scale);
+    } else {
+      sum += replace<T, false, false>(values, targets, count, scalars, scale);
+    }
     if (gradient == nullptr) continue;
     if (wide) {
       store_vector(gradient + offset + first, values);

@@ -9,7 +9,7 @@
 // Steps of a column that share a byte of bits.
 constexpr int kSteps = 8;
 
-// Mirrors `Scalars` in src/cuda/corner_pool.rs.
+// Mirrors `Scalars` in src/cuda/corner_pool/plan.rs.
 struct Scalars {
   long long length;
   long long inner;

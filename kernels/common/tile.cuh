@@ -13,7 +13,7 @@ constexpr int kColumns = kSide * kLanes;  // columns of vectors of a tile, and r
 // Vectors of a row in shared memory: 64 bytes of padding put neighbouring rows in other banks.
 constexpr int kRow = kColumns + kLanes;
 
-// Mirrors `PairScalars` in src/cuda/corner_pool_pair.rs.
+// Mirrors `PairScalars` in src/cuda/corner_pool_pair/plan.rs.
 struct PairScalars {
   int height, width;
   int vectors;                   // of a pixel

@@ -8,8 +8,8 @@
 // Launch:  <<<blocks, 256>>>: `lanes` threads a line, each with the elements of 16 bytes
 // Order:   step s of a scan is position s, or length - 1 - s. NaN is greater than any number; of equals
 //          the first met stands. A gradient is an f32 sum whose tree depends on the length alone
-// Cost:    each map is read or written once; 1/8 byte an element for the bits. About 8 instructions an
-//          element, and 10 for each doubling of `lanes` shared by a thread's elements
+// Cost:    each map is read or written once; 1/8 byte an element for the bits. 32 to 35 PTX instructions an
+//          element of 16 bits, 52 to 61 of f32, where fewer share the steps between threads
 // Source:  Law and Deng, "CornerNet", 2018, section 3.3
 // archs: sm_80
 
@@ -197,7 +197,8 @@ corner_pool_forward_lines_f16(Scalars scalars, const __half* input, __half* outp
   forward_lines(scalars, input, output, bits);
 }
 extern "C" __global__ void __launch_bounds__(kThreads)
-corner_pool_forward_lines_bf16(Scalars scalars, const __nv_bfloat16* input, __nv_bfloat16* output, unsigned char* bits) {
+corner_pool_forward_lines_bf16(Scalars scalars, const __nv_bfloat16* input, __nv_bfloat16* output,
+                                 unsigned char* bits) {
   forward_lines(scalars, input, output, bits);
 }
 

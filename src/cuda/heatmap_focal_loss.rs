@@ -325,16 +325,11 @@ fn check<T: Float>(context: &Context, plan: &Plan, arguments: &Arguments<'_, T>)
     if let Some(gradient) = &arguments.gradient {
         length(OP, "gradient", gradient.len(), elements)?;
     }
+    let name = |boxes| if boxes { "boxes" } else { "a map" };
     let from_boxes = matches!(arguments.targets, Targets::Boxes { .. });
     if from_boxes != plan.from_boxes {
-        let rule = if plan.from_boxes { "boxes" } else { "a map" };
-        let value = if from_boxes { "boxes" } else { "a map" };
-        return Err(Error::input(
-            OP,
-            "targets",
-            format!("{rule}, as planned"),
-            value,
-        ));
+        let rule = format!("{}, as planned", name(plan.from_boxes));
+        return Err(Error::input(OP, "targets", rule, name(from_boxes)));
     }
     match &arguments.targets {
         Targets::Map(map) => length(OP, "target", map.len(), elements)?,

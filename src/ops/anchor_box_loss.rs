@@ -5,7 +5,7 @@ use crate::cpu;
 use crate::dtype::{DType, Float};
 use crate::error::{Error, Result};
 use crate::params::{AnchorBoxLoss, Anchors};
-use crate::tensor::{Device, ShapeText, Tensor};
+use crate::tensor::{ShapeText, Tensor};
 
 const OP: &str = "anchor_box_loss";
 
@@ -53,7 +53,15 @@ pub fn anchor_box_loss(
     anchors: &Anchors,
     params: &AnchorBoxLoss,
 ) -> Result<Tensor> {
-    Ok(run(deltas, targets, anchors, None, params, false)?.0)
+    let call = Call {
+        deltas,
+        targets,
+        anchors,
+        upstream: None,
+        params,
+        with_gradient: false,
+    };
+    Ok(call.run()?.0)
 }
 
 /// [`anchor_box_loss`] and its gradient with respect to `deltas`, in one pass.
@@ -99,115 +107,118 @@ pub fn anchor_box_loss_with_gradient(
     upstream: Option<&Tensor>,
     params: &AnchorBoxLoss,
 ) -> Result<(Tensor, Vec<Tensor>)> {
-    run(deltas, targets, anchors, upstream, params, true)
-}
-
-fn run(
-    deltas: &[Tensor],
-    targets: &BoxTargets<'_>,
-    anchors: &Anchors,
-    upstream: Option<&Tensor>,
-    params: &AnchorBoxLoss,
-    with_gradient: bool,
-) -> Result<(Tensor, Vec<Tensor>)> {
-    let extents = checked(deltas, targets, anchors, upstream)?;
-    params.check()?;
-    let device = deltas[0].device();
-    with_float!(OP, "deltas", deltas[0], T => {
-        dispatch::<T>(&device, deltas, targets, anchors, upstream, params, extents, with_gradient)
-    })
-}
-
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one call of two backends, with everything checked"
-)]
-fn dispatch<T: Float>(
-    device: &Device,
-    deltas: &[Tensor],
-    targets: &BoxTargets<'_>,
-    anchors: &Anchors,
-    upstream: Option<&Tensor>,
-    params: &AnchorBoxLoss,
-    [images, boxes_per_image]: [usize; 2],
-    with_gradient: bool,
-) -> Result<(Tensor, Vec<Tensor>)> {
-    if images == 0 {
-        let zeros = |level: &Tensor| Tensor::zeros(level.shape(), T::DTYPE, device);
-        let wanted = if with_gradient { deltas } else { &[] };
-        let gradients = wanted.iter().map(zeros).collect::<Result<_>>()?;
-        return Ok((Tensor::zeros(&[1], DType::F32, device)?, gradients));
-    }
-    on_device!(device,
-        cpu => {
-            let slices = deltas.iter().map(Tensor::as_slice).collect::<Result<Vec<&[T]>>>()?;
-            let batch = cpu::anchor_box_loss::Batch {
-                deltas: &slices,
-                boxes: targets.boxes.as_slice()?,
-                matched: targets.matched.as_slice()?,
-                foreground: targets.foreground.map(Tensor::as_slice).transpose()?,
-                images,
-                boxes_per_image,
-            };
-            let scale = upstream.map_or(Ok(1.0), |scalar| Ok(scalar.as_slice::<f32>()?[0]))?;
-            let mut gradients: Vec<Vec<T>> = if with_gradient {
-                deltas.iter().map(|level| vec![T::default(); level.len()]).collect()
-            } else {
-                Vec::new()
-            };
-            let wanted = with_gradient.then_some(&mut gradients[..]);
-            let loss = cpu::anchor_box_loss::anchor_box_loss(batch, anchors, params, scale, wanted)?;
-            let gradients = gradients.into_iter().zip(deltas);
-            let gradients = gradients.map(|(values, level)| Tensor::from_cpu(values, level.shape()));
-            Ok((Tensor::from_cpu(vec![loss], &[1]), gradients.collect()))
-        },
-        cuda(context) => {
-            let buffers = deltas.iter().map(Tensor::as_cuda).collect::<Result<Vec<_>>>()?;
-            let inputs = crate::cuda::anchor_box_loss::Inputs {
-                deltas: &buffers,
-                boxes: targets.boxes.as_cuda()?,
-                matched: targets.matched.as_cuda()?,
-                foreground: targets.foreground.map(Tensor::as_cuda).transpose()?,
-                upstream: upstream.map(Tensor::as_cuda).transpose()?,
-            };
-            let extents = [images, boxes_per_image];
-            let (loss, gradients) = crate::cuda::anchor_box_loss::run::<T>(
-                context, anchors, extents, params, &inputs, with_gradient)?;
-            let gradients = gradients.into_iter().zip(deltas);
-            let gradients = gradients.map(|(buffer, level)| Tensor::from_cuda(buffer, level.shape()));
-            Ok((Tensor::from_cuda(loss, &[1]), gradients.collect()))
-        },
-    )
-}
-
-/// Checks the tensors and returns B and M.
-fn checked(
-    deltas: &[Tensor],
-    targets: &BoxTargets<'_>,
-    anchors: &Anchors,
-    upstream: Option<&Tensor>,
-) -> Result<[usize; 2]> {
-    let &[images, boxes_per_image, 4] = targets.boxes.shape() else {
-        let value = ShapeText(targets.boxes.shape());
-        return Err(Error::input(OP, "boxes", "[B, M, 4]", value));
+    let call = Call {
+        deltas,
+        targets,
+        anchors,
+        upstream,
+        params,
+        with_gradient: true,
     };
-    check::head(OP, "deltas", deltas, anchors, Some([images, 4]))?;
-    let rows = [images, anchors.count()];
-    for (argument, tensor, dtype, shape) in [
-        (
-            "boxes",
-            Some(targets.boxes),
-            DType::F32,
-            &[images, boxes_per_image, 4][..],
-        ),
-        ("matched", Some(targets.matched), DType::I32, &rows[..]),
-        ("foreground", targets.foreground, DType::I32, &rows[..1]),
-        ("upstream", upstream, DType::F32, &[1][..]),
-    ] {
-        let Some(tensor) = tensor else { continue };
-        check::shape(OP, argument, tensor, shape)?;
-        check::dtype(OP, argument, tensor, dtype)?;
-        check::device(OP, argument, tensor, &deltas[0].device())?;
+    call.run()
+}
+
+/// Everything that a call is made with.
+struct Call<'a> {
+    deltas: &'a [Tensor],
+    targets: &'a BoxTargets<'a>,
+    anchors: &'a Anchors,
+    upstream: Option<&'a Tensor>,
+    params: &'a AnchorBoxLoss,
+    with_gradient: bool,
+}
+
+impl Call<'_> {
+    fn run(&self) -> Result<(Tensor, Vec<Tensor>)> {
+        let extents = self.checked()?;
+        self.params.check()?;
+        with_float!(OP, "deltas", self.deltas[0], T => self.dispatch::<T>(extents))
     }
-    Ok([images, boxes_per_image])
+
+    fn dispatch<T: Float>(
+        &self,
+        [images, boxes_per_image]: [usize; 2],
+    ) -> Result<(Tensor, Vec<Tensor>)> {
+        let device = &self.deltas[0].device();
+        if images == 0 {
+            let zeros = |level: &Tensor| Tensor::zeros(level.shape(), T::DTYPE, device);
+            let wanted = if self.with_gradient { self.deltas } else { &[] };
+            let gradients = wanted.iter().map(zeros).collect::<Result<_>>()?;
+            return Ok((Tensor::zeros(&[1], DType::F32, device)?, gradients));
+        }
+        on_device!(device,
+            cpu => {
+                let slices = self.deltas.iter().map(Tensor::as_slice).collect::<Result<Vec<&[T]>>>()?;
+                let batch = cpu::anchor_box_loss::Batch {
+                    deltas: &slices,
+                    boxes: self.targets.boxes.as_slice()?,
+                    matched: self.targets.matched.as_slice()?,
+                    foreground: self.targets.foreground.map(Tensor::as_slice).transpose()?,
+                    images,
+                    boxes_per_image,
+                };
+                let scale = self.upstream.map_or(Ok(1.0), |scalar| Ok(scalar.as_slice::<f32>()?[0]))?;
+                let mut gradients: Vec<Vec<T>> = if self.with_gradient {
+                    self.deltas.iter().map(|level| vec![T::default(); level.len()]).collect()
+                } else {
+                    Vec::new()
+                };
+                let wanted = self.with_gradient.then_some(&mut gradients[..]);
+                let loss = cpu::anchor_box_loss::anchor_box_loss(batch, self.anchors, self.params, scale, wanted)?;
+                let gradients = gradients.into_iter().zip(self.deltas);
+                let gradients = gradients.map(|(values, level)| Tensor::from_cpu(values, level.shape()));
+                Ok((Tensor::from_cpu(vec![loss], &[1]), gradients.collect()))
+            },
+            cuda(context) => {
+                let buffers = self.deltas.iter().map(Tensor::as_cuda).collect::<Result<Vec<_>>>()?;
+                let inputs = crate::cuda::anchor_box_loss::Inputs {
+                    deltas: &buffers,
+                    boxes: self.targets.boxes.as_cuda()?,
+                    matched: self.targets.matched.as_cuda()?,
+                    foreground: self.targets.foreground.map(Tensor::as_cuda).transpose()?,
+                    upstream: self.upstream.map(Tensor::as_cuda).transpose()?,
+                };
+                let extents = [images, boxes_per_image];
+                let (loss, gradients) = crate::cuda::anchor_box_loss::run::<T>(
+                    context, self.anchors, extents, self.params, &inputs, self.with_gradient)?;
+                let gradients = gradients.into_iter().zip(self.deltas);
+                let gradients = gradients.map(|(buffer, level)| Tensor::from_cuda(buffer, level.shape()));
+                Ok((Tensor::from_cuda(loss, &[1]), gradients.collect()))
+            },
+        )
+    }
+
+    /// Checks the tensors and returns B and M.
+    fn checked(&self) -> Result<[usize; 2]> {
+        let Self {
+            deltas,
+            targets,
+            anchors,
+            upstream,
+            ..
+        } = *self;
+        let &[images, boxes_per_image, 4] = targets.boxes.shape() else {
+            let value = ShapeText(targets.boxes.shape());
+            return Err(Error::input(OP, "boxes", "[B, M, 4]", value));
+        };
+        check::head(OP, "deltas", deltas, anchors, Some([images, 4]))?;
+        let rows = [images, anchors.count()];
+        for (argument, tensor, dtype, shape) in [
+            (
+                "boxes",
+                Some(targets.boxes),
+                DType::F32,
+                &[images, boxes_per_image, 4][..],
+            ),
+            ("matched", Some(targets.matched), DType::I32, &rows[..]),
+            ("foreground", targets.foreground, DType::I32, &rows[..1]),
+            ("upstream", upstream, DType::F32, &[1][..]),
+        ] {
+            let Some(tensor) = tensor else { continue };
+            check::shape(OP, argument, tensor, shape)?;
+            check::dtype(OP, argument, tensor, dtype)?;
+            check::device(OP, argument, tensor, &deltas[0].device())?;
+        }
+        Ok([images, boxes_per_image])
+    }
 }

@@ -36,13 +36,7 @@ pub fn exp2(x: f32) -> f32 {
 #[inline(always)]
 pub fn log2(x: f32) -> f32 {
     // 2 / ln 2 / (2k + 1); |t| <= 0.1716, so the first term left out is below 2^-30 of the sum.
-    const TERMS: [f32; 5] = [
-        2.885_390_0,
-        0.961_796_7,
-        0.577_078,
-        0.412_198_6,
-        0.320_598_9,
-    ];
+    const TERMS: [f32; 5] = [2.885_39, 0.961_796_7, 0.577_078, 0.412_198_6, 0.320_598_9];
     // Subnormal numbers are brought into the normal range.
     let tiny = x < f32::MIN_POSITIVE;
     let (scaled, shift) = if tiny {

@@ -16,6 +16,9 @@ const CELL: &str = ".shared .align 16 .b8 cells[4096]; .shared .align 8 .b64 bar
 /// Waits for the phase of `state`.
 const WAIT: &str = "AGAIN: mbarrier.try_wait.shared.b64 done, [bar], state; @!done bra AGAIN;";
 
+/// How many bytes a copy takes, from an operand and its size.
+type Taken = fn(u64, u64) -> u64;
+
 /// The lowest `count` bytes of two words, zeros above.
 fn lowest(v: &[u64], count: u64) -> Vec<u64> {
     let word = |value: u64, count: u64| match count {
@@ -53,7 +56,7 @@ pub fn copies_of_4_to_16_bytes() {
                 "setp.ge.s32 done, $2, 0; cp.async.{cache}.{space}.global [p], [%in], {size}, done;"
             );
             let whole = format!("cp.async.{cache}.{space}.global [p], [%in], {size};");
-            let forms: [(String, fn(u64, u64) -> u64); 3] = [
+            let forms: [(String, Taken); 3] = [
                 (whole, |_, size| size),
                 (sized, |n, size| n % (size + 1)),
                 (ignored, |n, size| if (n as i32) < 0 { size } else { 0 }),

@@ -20,6 +20,8 @@ pub(super) struct Band<'a> {
     /// Left and right sides of the anchors of a row.
     x1: Vec<f32>,
     x2: Vec<f32>,
+    /// The widest shape of a cell.
+    widest: usize,
 }
 
 pub(super) fn bands(anchors: &Anchors) -> Vec<Band<'_>> {
@@ -31,11 +33,13 @@ fn bands_of(level: &AnchorLevel) -> Vec<Band<'_>> {
     let in_row = width * level.half_sizes.len();
     let rows = (TASK / in_row.max(1)).max(1);
     let sides = |side: usize| -> Vec<f32> { (0..in_row).map(|i| level.anchor(i)[side]).collect() };
+    let wider = |&a: &usize, &b: &usize| level.half_sizes[a][0].total_cmp(&level.half_sizes[b][0]);
     let band = |first: usize| Band {
         level,
         rows: first..height.min(first + rows),
         x1: sides(0),
         x2: sides(2),
+        widest: (0..level.half_sizes.len()).max_by(wider).unwrap_or(0),
     };
     // A level without columns has no rows to look at.
     let height = if in_row == 0 { 0 } else { height };
@@ -48,6 +52,9 @@ pub(super) struct Row<'a> {
     x2: &'a [f32],
     y1: Vec<f32>,
     y2: Vec<f32>,
+    /// The highest and the lowest of these.
+    top: f32,
+    bottom: f32,
 }
 
 impl Row<'_> {
@@ -73,43 +80,34 @@ impl Band<'_> {
         let shapes = self.level.half_sizes.len();
         let first = y * self.x1.len();
         let side = |side: usize| -> Vec<f32> {
-            let of_cell: Vec<f32> = (0..shapes)
+            (0..shapes)
                 .map(|a| self.level.anchor(first + a)[side])
-                .collect();
-            of_cell.repeat(self.level.grid[1])
+                .collect()
         };
+        let (y1, y2) = (side(1), side(3));
         Row {
             x1: &self.x1,
             x2: &self.x2,
-            y1: side(1),
-            y2: side(3),
+            top: y1.iter().copied().fold(f32::INFINITY, f32::min),
+            bottom: y2.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+            y1: y1.repeat(self.level.grid[1]),
+            y2: y2.repeat(self.level.grid[1]),
         }
     }
 
     /// Where in a row anchors may meet these corners: whole cells. None where the row lies above or below.
     pub(super) fn reach(&self, row: &Row<'_>, corners: [f32; 4]) -> Range<usize> {
         let shapes = self.level.half_sizes.len();
-        let low = row.y1[..shapes]
-            .iter()
-            .copied()
-            .fold(f32::INFINITY, f32::min);
-        let high = row.y2[..shapes]
-            .iter()
-            .copied()
-            .fold(f32::NEG_INFINITY, f32::max);
-        if !(corners[3] > low && corners[1] < high) {
+        if !(corners[3] > row.top && corners[1] < row.bottom) {
             return 0..0;
         }
         // Sides grow along a row, so cells that may meet are neighbours.
-        let widest = (0..shapes)
-            .max_by(|&a, &b| row.x2[a].total_cmp(&row.x2[b]))
-            .unwrap_or(0);
         let cells = self.level.grid[1];
         let below = |right: bool| {
             let (mut low, mut high) = (0, cells);
             while low < high {
                 let middle = (low + high) / 2;
-                let at = middle * shapes + widest;
+                let at = middle * shapes + self.widest;
                 let before = if right {
                     row.x1[at] < corners[2]
                 } else {

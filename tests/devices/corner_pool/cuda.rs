@@ -186,10 +186,6 @@ fn traffic<T: Float>(device: &Cuda, case: &Case) {
         );
         let conflicts = counters.shared_loads.conflicts + counters.shared_stores.conflicts;
         assert_eq!(conflicts, 0, "{}", launch.kernel);
-        println!(
-            "{} {moved} {floor} {}",
-            launch.kernel, counters.thread_instructions
-        );
     }
 }
 
