@@ -231,6 +231,11 @@ impl Naive {
                 } else {
                     1.0 - (raw / cap).tanh().powi(2)
                 },
+                slope_size: if cap == 0.0 {
+                    1.0
+                } else {
+                    1.0 + (raw / cap).tanh().powi(2)
+                },
                 kept,
                 p: 0.0,
                 dp: round::<T>(kept * dp),
@@ -329,6 +334,7 @@ impl Naive {
                 round::<T>(ds * pair.slope) * scale,
                 f64::from(scale * pair.slope).abs(),
             );
+            let bound = f64::from(scale * pair.slope_size).abs();
             for d in 0..dim {
                 let (q, k) = (
                     operands.q[query + d].to_f32(),
@@ -338,13 +344,13 @@ impl Naive {
                     |v| &mut v.dq,
                     query + d,
                     f64::from(step * k),
-                    slope * size * f64::from(k.abs()),
+                    bound * size * f64::from(k.abs()),
                 );
                 self.add(
                     |v| &mut v.dk,
                     pair.key + d,
                     f64::from(step * q),
-                    slope * size * f64::from(q.abs()),
+                    bound * size * f64::from(q.abs()),
                 );
                 self.spread.dk[pair.key + d] += (slope * p * of_out * f64::from(q)).powi(2);
                 common[d] += slope * p * of_out * f64::from(k);
@@ -415,8 +421,10 @@ struct Pair {
     score: f32,
     /// Terms of the score without their signs, and 1.
     score_size: f64,
-    /// Of the soft cap.
+    /// Of the soft cap, `1 - tanh^2`.
     slope: f32,
+    /// Its terms without their signs.
+    slope_size: f32,
     kept: f32,
     p: f32,
     dp: f32,
