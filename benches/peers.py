@@ -14,6 +14,8 @@ import time
 
 import torch
 import torchvision
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
@@ -287,6 +289,65 @@ def corner_losses(device):
     yield "corner_offset_loss [8, 128, 128] f32", "official loss", timed(offset, device)
 
 
+ATTENTION = [
+    # batch, heads, tokens, head dimension, causal, and whether a processor is asked, too
+    (1, 12, 197, 64, False, True),
+    (8, 12, 197, 64, False, True),
+    (64, 12, 197, 64, False, False),
+    (1, 12, 257, 64, False, True),
+    (8, 12, 257, 64, False, True),
+    (64, 16, 257, 64, False, False),
+    (1, 12, 577, 64, False, True),
+    (8, 12, 577, 64, False, True),
+    (64, 16, 577, 64, False, False),
+    (8, 6, 1370, 64, False, False),
+    (16, 32, 1024, 64, False, False),
+    (1, 32, 16384, 64, False, False),
+    (4, 16, 4096, 128, False, False),
+    (1, 16, 16384, 128, False, False),
+    (1, 16, 16384, 128, True, False),
+]
+
+
+def attention(device):
+    """Yields (case, variant, seconds) of each backend of scaled_dot_product_attention that takes the case, on views of a
+    packed projection. The backward's time is that of `autograd.grad` alone."""
+    backends = {"math": SDPBackend.MATH, "flash": SDPBackend.FLASH_ATTENTION}
+    if device == "cuda":
+        backends |= {"efficient": SDPBackend.EFFICIENT_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
+    for (batch, heads, tokens, dim, causal, on_cpu), (dtype, name) in itertools.product(
+        ATTENTION, [(torch.float32, "f32"), (torch.bfloat16, "bf16")]
+    ):
+        if not on_cpu if device == "cpu" else dtype == torch.float32:
+            continue
+        generator = torch.Generator(device).manual_seed(1)
+        random = lambda *shape: torch.randn(*shape, generator=generator, device=device).to(dtype)
+        projection = random(batch, tokens, 3, heads, dim).requires_grad_()
+        q, k, v = projection.permute(2, 0, 3, 1, 4)
+        dout = random(batch, heads, tokens, dim)
+        case = f"attention [{batch}, {tokens}, {heads}, {dim}]{' causal' if causal else ''} {name}"
+        for variant, backend in backends.items():
+            # The math backend stores all scores.
+            if variant == "math" and tokens > 2048:
+                continue
+            with sdpa_kernel(backend):
+                try:
+                    out = scaled_dot_product_attention(q, k, v, is_causal=causal)
+                except RuntimeError as error:
+                    print(f"{case}: {variant} does not take it: {str(error).splitlines()[0]}")
+                    continue
+
+                def forward():
+                    with torch.no_grad():
+                        scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+                def backward():
+                    torch.autograd.grad(out, projection, dout, retain_graph=True)
+
+                yield f"{case} forward", f"PyTorch {variant}", timed(forward, device)
+                yield f"{case} backward", f"PyTorch {variant}", timed(backward, device)
+
+
 def retinanet(device):
     """Anchors of 800 x 1344 by torchvision's generator, level by level."""
     grids = [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)]
@@ -395,6 +456,7 @@ def ours(path):
 CASES = [
     anchor_box_loss,
     anchor_decode,
+    attention,
     corner_decode,
     corner_losses,
     corner_pool,

@@ -17,6 +17,15 @@ struct Measured {
     peak: f64,
 }
 
+/// What one call must do at least.
+#[derive(Clone, Copy)]
+pub struct Cost {
+    /// Read and written.
+    pub bytes: usize,
+    /// Multiplications and additions; 0 where the bytes say it all.
+    pub operations: f64,
+}
+
 /// Criterion and the devices.
 pub struct Bench {
     criterion: Criterion,
@@ -75,13 +84,34 @@ impl Bench {
         bytes: usize,
         prepare: impl Fn(&Device) -> F,
     ) {
-        for measured in &self.devices {
+        let cost = Cost {
+            bytes,
+            operations: 0.0,
+        };
+        self.costly_case(op, case, cost, [true; 2], prepare);
+    }
+
+    /// The same for an op whose operations count, on the CPU and on CUDA where `devices` says so.
+    pub fn costly_case<F: FnMut()>(
+        &mut self,
+        op: &str,
+        case: &str,
+        cost: Cost,
+        devices: [bool; 2],
+        prepare: impl Fn(&Device) -> F,
+    ) {
+        let [on_cpu, on_cuda] = devices;
+        let asked = |measured: &&Measured| match measured.device {
+            Device::Cpu => on_cpu,
+            Device::Cuda(_) => on_cuda,
+        };
+        for measured in self.devices.iter().filter(asked) {
             let mut call = prepare(&measured.device);
             let mut samples = Vec::new();
             let mut group = self
                 .criterion
                 .benchmark_group(format!("{op}/{}", measured.name));
-            group.throughput(Throughput::BytesDecimal(bytes as u64));
+            group.throughput(Throughput::BytesDecimal(cost.bytes as u64));
             group.bench_function(BenchmarkId::from_parameter(case), |bencher| {
                 bencher.iter_custom(|calls| {
                     let time = time(&measured.device, calls, &mut call);
@@ -92,7 +122,7 @@ impl Bench {
             group.finish();
             let name = format!("{op} {case} on {}", measured.name);
             self.lines
-                .extend(summary(&name, samples, bytes as f64, measured.peak));
+                .extend(summary(&name, samples, cost, measured.peak));
         }
     }
 
@@ -105,16 +135,20 @@ impl Bench {
     }
 }
 
-/// Median, spread between the quartiles, and share of the peak. Nothing where a filter left the
+/// Median, spread between the quartiles, share of the peak, and operations a second where they count. Nothing where a filter left the
 /// case out.
-fn summary(name: &str, mut samples: Vec<f64>, bytes: f64, peak: f64) -> Option<String> {
+fn summary(name: &str, mut samples: Vec<f64>, cost: Cost, peak: f64) -> Option<String> {
     samples.sort_by(f64::total_cmp);
     let quartile = |quarter: usize| samples.get(samples.len() * quarter / 4).copied();
     let (low, median, high) = (quartile(1)?, quartile(2)?, quartile(3)?);
-    let share = 100.0 * bytes / median / peak;
+    let share = 100.0 * cost.bytes as f64 / median / peak;
     let spread = 100.0 * (high - low) / median;
+    let rate = match cost.operations {
+        0.0 => String::new(),
+        operations => format!(", {:.3} TFLOP/s", operations / median / 1e12),
+    };
     Some(format!(
-        "{name}: {:.3} ms, quartiles {spread:.0} % apart, {share:.0} % of a copy's bandwidth",
+        "{name}: {:.3} ms, quartiles {spread:.0} % apart, {share:.0} % of a copy's bandwidth{rate}",
         1e3 * median
     ))
 }

@@ -7,6 +7,7 @@
 
 mod anchor_box_loss;
 mod anchor_decode;
+mod attention;
 mod bench;
 mod corner_decode;
 mod corner_losses;
@@ -21,6 +22,7 @@ use bench::Bench;
 
 fn main() {
     let mut bench = Bench::new();
+    attention::run(&mut bench);
     corner_losses::run(&mut bench);
     corner_pool::run(&mut bench);
     heatmap_focal_loss::run(&mut bench);

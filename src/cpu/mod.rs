@@ -6,11 +6,13 @@
 pub mod anchor_box_loss;
 pub mod anchor_decode;
 mod anchors;
+pub mod attention;
 pub mod corner_decode;
 pub mod corner_losses;
 pub mod corner_pool;
 pub mod corner_targets;
 pub mod heatmap_focal_loss;
+mod lanes;
 pub mod match_anchors;
 mod math;
 pub mod nms;

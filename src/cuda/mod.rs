@@ -9,6 +9,7 @@
 pub mod anchor_box_loss;
 pub mod anchor_decode;
 mod anchors;
+pub mod attention;
 mod buffer;
 pub mod cast;
 mod context;
@@ -40,6 +41,7 @@ pub use workspace::WORKSPACE_ALIGNMENT;
 pub fn kernels() -> Vec<Kernel> {
     anchor_box_loss::kernels()
         .chain(anchor_decode::kernels())
+        .chain(attention::kernels())
         .chain(cast::kernels())
         .chain(corner_decode::kernels())
         .chain(corner_embedding_loss::kernels())

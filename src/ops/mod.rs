@@ -3,6 +3,7 @@
 
 mod anchor_box_loss;
 mod anchor_decode;
+mod attention;
 mod check;
 mod corner_decode;
 mod corner_embedding_loss;
@@ -17,6 +18,10 @@ mod soft_nms;
 
 pub use anchor_box_loss::{BoxTargets, anchor_box_loss, anchor_box_loss_with_gradient};
 pub use anchor_decode::{Candidates, anchor_decode};
+pub use attention::{
+    Attended, AttentionGradient, AttentionMask, Sequences, Upstream, attention, attention_backward,
+    attention_probabilities,
+};
 pub use corner_decode::{CornerBoxes, CornerMaps, corner_decode};
 pub use corner_embedding_loss::{corner_embedding_loss, corner_embedding_loss_with_gradient};
 pub use corner_offset_loss::{corner_offset_loss, corner_offset_loss_with_gradient};

@@ -3,6 +3,7 @@
 mod anchor_box_loss;
 pub(crate) mod anchor_decode;
 pub(crate) mod anchors;
+pub mod attention;
 mod corner_decode;
 mod corner_embedding_loss;
 mod corner_offset_loss;
@@ -17,6 +18,7 @@ mod soft_nms;
 pub use anchor_box_loss::{AnchorBoxLoss, BoxLoss};
 pub use anchor_decode::AnchorDecode;
 pub use anchors::{AnchorLevel, Anchors, torchvision_half_sizes};
+pub use attention::Attention;
 pub use corner_decode::CornerDecode;
 pub use corner_embedding_loss::CornerEmbeddingLoss;
 pub use corner_offset_loss::CornerOffsetLoss;

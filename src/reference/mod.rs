@@ -7,6 +7,7 @@
 mod anchor_box_loss;
 mod anchor_decode;
 mod anchors;
+mod attention;
 mod corner_decode;
 mod corner_losses;
 mod corner_pool;
@@ -20,6 +21,10 @@ mod soft_nms;
 pub use anchor_box_loss::{BoxLoss, box_loss, encode_box, giou_loss};
 pub use anchor_decode::{AnchorDecode, Candidate, DecodeLevel, anchor_decode};
 pub use anchors::{anchors_detectron2, anchors_torchvision, decode_box};
+pub use attention::{
+    Attention, AttentionGradient, AttentionInputs, AttentionSequences, attention,
+    attention_gradient, attention_probabilities, philox4x32,
+};
 pub use corner_decode::{CornerBox, CornerDecode, CornerMaps, corner_decode};
 pub use corner_losses::{offset_loss, pull_and_push};
 pub use corner_pool::{Lines, corner_pool, corner_pool_gradient, corner_pool_winners};

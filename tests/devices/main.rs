@@ -9,6 +9,7 @@ mod simulator;
 
 mod anchor_box_loss;
 mod anchor_decode;
+mod attention;
 mod cast;
 mod corner_decode;
 mod corner_losses;

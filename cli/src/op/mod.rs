@@ -2,6 +2,7 @@
 
 mod anchor_decode;
 mod anchors;
+mod attention;
 mod corner_decode;
 mod corner_pool;
 mod corner_pool_pair;
@@ -33,6 +34,7 @@ struct Op {
 
 const OPS: &[Op] = &[
     anchor_decode::OP,
+    attention::OP,
     corner_decode::OP,
     corner_pool::OP,
     corner_pool_pair::OP,

@@ -1,0 +1,30 @@
+// Scores and their exponentials, in base 2: exp(s) = 2^(s * log2(e)), one multiply-add and ex2.
+#pragma once
+
+#include "attention/scalars.cuh"
+#include "common/numeric.cuh"
+
+constexpr float kLog2E = 1.4426950408889634f;
+constexpr float kLn2 = 0.6931471805599453f;
+constexpr float kInfinity = __builtin_huge_valf();
+
+// tanh(x) = 1 - 2 / (1 + exp(2 x)), to 3e-7 absolute: what 16-bit scores are capped with.
+__device__ __forceinline__ float tanh_approximate(float x) {
+  return 1.0f - 2.0f * reciprocal(1.0f + exp2_approximate(2.0f * kLog2E * x));
+}
+
+// What is subtracted from the scores of a row whose largest is `peak`: 0 for a row that sees
+// nothing, whose scores of -infinity must give 0, not NaN.
+__device__ __forceinline__ float finite_peak(float peak) {
+  return peak == -kInfinity ? 0.0f : peak;
+}
+
+// Largest and sum of `value` over the four lanes that hold a row of a fragment; all four get it.
+__device__ __forceinline__ float row_max(float value) {
+  value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 1));
+  return fmaxf(value, __shfl_xor_sync(0xffffffffu, value, 2));
+}
+__device__ __forceinline__ float row_sum(float value) {
+  value += __shfl_xor_sync(0xffffffffu, value, 1);
+  return value + __shfl_xor_sync(0xffffffffu, value, 2);
+}
