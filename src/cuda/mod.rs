@@ -9,6 +9,7 @@
 pub mod anchor_box_loss;
 pub mod anchor_decode;
 mod anchors;
+mod activation;
 mod buffer;
 pub mod cast;
 mod context;
@@ -23,6 +24,7 @@ pub mod heatmap_focal_loss;
 mod image;
 mod launch;
 pub mod match_anchors;
+pub mod matmul;
 pub mod nms;
 pub mod sigmoid_focal_loss;
 pub mod soft_nms;
@@ -50,6 +52,8 @@ pub fn kernels() -> Vec<Kernel> {
         .chain(heatmap_focal_loss::kernels())
         .chain(match_anchors::kernels())
         .chain(nms::kernels())
+    nms::kernels()
+        .chain(matmul::kernels())
         .chain(sigmoid_focal_loss::kernels())
         .chain(soft_nms::kernels())
         .collect()

@@ -11,6 +11,9 @@ mod corner_pool;
 mod corner_targets;
 mod heatmap_focal_loss;
 mod match_anchors;
+mod conv2d;
+mod laid;
+mod linear;
 mod nms;
 mod sigmoid_focal_loss;
 mod soft_nms;
@@ -29,6 +32,8 @@ pub use heatmap_focal_loss::{
     HeatmapTargets, heatmap_focal_loss, heatmap_focal_loss_with_gradient,
 };
 pub use match_anchors::{Matches, match_anchors};
+pub use conv2d::{Conv2dWeight, conv2d};
+pub use linear::{LinearWeight, linear};
 pub use nms::{Kept, nms};
 pub use sigmoid_focal_loss::{sigmoid_focal_loss, sigmoid_focal_loss_with_gradient};
 pub use soft_nms::{SoftKept, soft_nms};
