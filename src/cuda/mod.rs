@@ -21,13 +21,18 @@ pub mod corner_pool_pair;
 pub mod corner_targets;
 mod divisor;
 pub mod heatmap_focal_loss;
+pub mod elementwise;
+pub mod group_norm;
 mod image;
 mod launch;
 pub mod match_anchors;
+pub mod layer_norm;
 pub mod matmul;
 pub mod nms;
 pub mod sigmoid_focal_loss;
 pub mod soft_nms;
+mod span;
+pub mod spatial;
 mod workspace;
 
 pub use buffer::Buffer;
@@ -53,7 +58,11 @@ pub fn kernels() -> Vec<Kernel> {
         .chain(match_anchors::kernels())
         .chain(nms::kernels())
     nms::kernels()
+        .chain(elementwise::kernels())
+        .chain(group_norm::kernels())
+        .chain(layer_norm::kernels())
         .chain(matmul::kernels())
+        .chain(spatial::kernels())
         .chain(sigmoid_focal_loss::kernels())
         .chain(soft_nms::kernels())
         .collect()

@@ -12,11 +12,14 @@ mod corner_targets;
 mod heatmap_focal_loss;
 mod match_anchors;
 mod conv2d;
+mod elementwise;
 mod laid;
 mod linear;
 mod nms;
+mod norm;
 mod sigmoid_focal_loss;
 mod soft_nms;
+mod spatial;
 
 pub use anchor_box_loss::{BoxTargets, anchor_box_loss, anchor_box_loss_with_gradient};
 pub use anchor_decode::{Candidates, anchor_decode};
@@ -33,10 +36,13 @@ pub use heatmap_focal_loss::{
 };
 pub use match_anchors::{Matches, match_anchors};
 pub use conv2d::{Conv2dWeight, conv2d};
+pub use elementwise::{activation, add_positions, embedding, normalize_image};
 pub use linear::{LinearWeight, linear};
 pub use nms::{Kept, nms};
+pub use norm::{group_norm, layer_norm};
 pub use sigmoid_focal_loss::{sigmoid_focal_loss, sigmoid_focal_loss_with_gradient};
 pub use soft_nms::{SoftKept, soft_nms};
+pub use spatial::{max_pool2d, resize_bilinear, upsample_nearest_add};
 
 /// Runs the arm of `$device`. Without the feature `cuda` no context exists, and its arm is not
 /// compiled.

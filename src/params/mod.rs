@@ -13,8 +13,10 @@ mod match_anchors;
 mod activation;
 mod conv2d;
 pub(crate) mod nms;
+pub(crate) mod norm;
 mod sigmoid_focal_loss;
 mod soft_nms;
+mod spatial;
 
 pub use anchor_box_loss::{AnchorBoxLoss, BoxLoss};
 pub use anchor_decode::AnchorDecode;
@@ -30,8 +32,10 @@ pub use match_anchors::MatchAnchors;
 pub use activation::Activation;
 pub use conv2d::Conv2d;
 pub use nms::Nms;
+pub use norm::GroupNorm;
 pub use sigmoid_focal_loss::SigmoidFocalLoss;
 pub use soft_nms::{SoftNms, SoftNmsMethod};
+pub use spatial::{MaxPool2d, ResizeBilinear};
 
 use crate::error::{Error, Result};
 
