@@ -16,6 +16,7 @@ mod corner_pool;
 mod corner_targets;
 mod heatmap_focal_loss;
 mod match_anchors;
+mod dense;
 mod matmul;
 mod nms;
 mod sigmoid_focal_loss;
