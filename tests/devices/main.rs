@@ -17,6 +17,7 @@ mod corner_targets;
 mod heatmap_focal_loss;
 mod match_anchors;
 mod dense;
+mod heatmap_focal_loss;
 mod matmul;
 mod nms;
 mod sigmoid_focal_loss;

@@ -132,11 +132,10 @@ const FILLING: Filling = Filling {
 
 #[test]
 fn a_graph_replays_each_op() {
-    for device in devices(false) {
+    for device in devices(false).map(Cuda::for_capture) {
         for problem in one_of_each() {
             let inputs = FILLING.inputs::<bf16>(&problem);
             let expected = run(&Target::Cuda(device.clone()), &problem, &inputs, 0);
-            device.context.preload().unwrap();
             let mut call = Call::new(&device.context, &problem, &inputs, 0);
             let stream = device.context.stream();
             stream

@@ -145,15 +145,14 @@ fn large_tiles_are_right() {
 
 #[test]
 fn a_graph_replays_the_op() {
-    for device in devices(false) {
+    for device in devices(false).map(Cuda::for_capture) {
         let case = plain(Layer::Linear {
             rows: 70,
             inputs: 64,
             outputs: 72,
         });
         let operands = case.operands::<bf16>();
-        let expected = run(device, &case, &operands);
-        device.context.preload().unwrap();
+        let expected = run(&device, &case, &operands);
         let mut call = Call::new(&device.context, &case, &operands);
         let stream = device.context.stream();
         stream
