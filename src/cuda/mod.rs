@@ -20,9 +20,9 @@ pub mod corner_pool;
 pub mod corner_pool_pair;
 pub mod corner_targets;
 mod divisor;
-pub mod heatmap_focal_loss;
 pub mod elementwise;
 pub mod group_norm;
+pub mod heatmap_focal_loss;
 mod image;
 mod launch;
 pub mod match_anchors;
@@ -57,7 +57,6 @@ pub fn kernels() -> Vec<Kernel> {
         .chain(heatmap_focal_loss::kernels())
         .chain(match_anchors::kernels())
         .chain(nms::kernels())
-    nms::kernels()
         .chain(elementwise::kernels())
         .chain(group_norm::kernels())
         .chain(layer_norm::kernels())

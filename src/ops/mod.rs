@@ -4,6 +4,7 @@
 mod anchor_box_loss;
 mod anchor_decode;
 mod check;
+mod conv2d;
 mod corner_decode;
 mod corner_embedding_loss;
 mod corner_offset_loss;
@@ -13,6 +14,7 @@ mod heatmap_focal_loss;
 mod match_anchors;
 mod conv2d;
 mod elementwise;
+mod heatmap_focal_loss;
 mod laid;
 mod linear;
 mod nms;
@@ -23,6 +25,7 @@ mod spatial;
 
 pub use anchor_box_loss::{BoxTargets, anchor_box_loss, anchor_box_loss_with_gradient};
 pub use anchor_decode::{Candidates, anchor_decode};
+pub use conv2d::{Conv2dWeight, conv2d};
 pub use corner_decode::{CornerBoxes, CornerMaps, corner_decode};
 pub use corner_embedding_loss::{corner_embedding_loss, corner_embedding_loss_with_gradient};
 pub use corner_offset_loss::{corner_offset_loss, corner_offset_loss_with_gradient};
@@ -31,6 +34,7 @@ pub use corner_pool::{
     corner_pool_pair_with_bits, corner_pool_with_bits,
 };
 pub use corner_targets::{TargetMaps, corner_targets};
+pub use elementwise::{activation, add_positions, embedding, normalize_image};
 pub use heatmap_focal_loss::{
     HeatmapTargets, heatmap_focal_loss, heatmap_focal_loss_with_gradient,
 };

@@ -3,6 +3,8 @@
 mod anchor_box_loss;
 pub(crate) mod anchor_decode;
 pub(crate) mod anchors;
+mod activation;
+mod conv2d;
 mod corner_decode;
 mod corner_embedding_loss;
 mod corner_offset_loss;
@@ -21,6 +23,8 @@ mod spatial;
 pub use anchor_box_loss::{AnchorBoxLoss, BoxLoss};
 pub use anchor_decode::AnchorDecode;
 pub use anchors::{AnchorLevel, Anchors, torchvision_half_sizes};
+pub use activation::Activation;
+pub use conv2d::Conv2d;
 pub use corner_decode::CornerDecode;
 pub use corner_embedding_loss::CornerEmbeddingLoss;
 pub use corner_offset_loss::CornerOffsetLoss;
