@@ -25,6 +25,5 @@ pub mod nms;
 pub mod norm;
 mod order;
 pub mod sigmoid_focal_loss;
-pub mod sigmoid_focal_loss;
 pub mod soft_nms;
 pub mod spatial;
