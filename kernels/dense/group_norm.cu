@@ -102,15 +102,18 @@ __device__ __forceinline__ void group_norm_apply(const Scalars& s, const T* x, c
   const int channel = static_cast<int>(at % s.channels);
   moments += at / (1LL * s.pixels * s.channels) * s.groups;
   const int width = s.channels / s.groups;
-  float values[kVector<T>];
+  float values[kVector<T>], weights[kVector<T>], biases[kVector<T>];
   load_span(x + at, values, s.wide);
+  load_span(weight + channel, weights, s.wide);
+  load_span(bias + channel, biases, s.wide);
+  int group = channel / width;
+  float2 moment = moments[group];
 #pragma unroll
   for (int i = 0; i < kVector<T>; ++i) {
     if (i >= step) break;
-    const float2 moment = moments[(channel + i) / width];
+    if ((channel + i) / width != group) moment = moments[++group];
     const float normal = (values[i] - moment.x) * moment.y;
-    const float scaled = normal * to_float(weight[channel + i]) + to_float(bias[channel + i]);
-    values[i] = activate(scaled, s.activation);
+    values[i] = activate(normal * weights[i] + biases[i], s.activation);
   }
   store_span(out + at, values, s.wide);
 }

@@ -206,7 +206,12 @@ pub fn launch<T: Float>(
     )?;
     workspace::check(OP, context, workspace, plan.workspace_bytes())?;
     let stream = context.stream();
-    let addresses = [x.device_ptr(stream).0, out.device_ptr(stream).0];
+    let addresses = [
+        x.device_ptr(stream).0,
+        weight.device_ptr(stream).0,
+        bias.device_ptr(stream).0,
+        out.device_ptr(stream).0,
+    ];
     let spans = Spans::new(elements, channels, T::DTYPE, &addresses);
     let apply = Kernel {
         image: IMAGE,

@@ -40,21 +40,30 @@ impl<T: Float> Finish<'_, T> {
     pub(super) fn row(&self, sums: &[f32; OUTPUTS], output: usize, at: usize, out: &mut [T]) {
         let mut values = *sums;
         let len = out.len();
-        let mut add = |terms: &[T]| {
-            let mut wide = [0.0; OUTPUTS];
-            T::widen(terms, &mut wide[..terms.len()]);
-            for (value, term) in values.iter_mut().zip(wide) {
-                *value += term;
-            }
-        };
         if let Some(bias) = self.bias {
-            add(&bias[output..output + len]);
+            add(&mut values, &bias[output..output + len]);
         }
         if let Some(residual) = self.residual {
-            add(&residual[at..at + len]);
+            add(&mut values, &residual[at..at + len]);
         }
         self.activation.apply(&mut values);
-        T::narrow(&values[..len], out);
+        match <&mut [T; OUTPUTS]>::try_from(&mut *out) {
+            // Of known length, so that no copy is a call.
+            Ok(out) => T::narrow(&values, out),
+            Err(_) => T::narrow(&values[..len], out),
+        }
+    }
+}
+
+#[inline(always)]
+fn add<T: Float>(values: &mut [f32; OUTPUTS], terms: &[T]) {
+    let mut wide = [0.0; OUTPUTS];
+    match <&[T; OUTPUTS]>::try_from(terms) {
+        Ok(terms) => T::widen(terms, &mut wide),
+        Err(_) => T::widen(terms, &mut wide[..terms.len()]),
+    }
+    for (value, term) in values.iter_mut().zip(wide) {
+        *value += term;
     }
 }
 

@@ -181,8 +181,8 @@ fn traffic_is_that_of_inputs_and_results() {
             let reads = match problem {
                 // Weight and bias for each row, from the caches but for the first time.
                 AnyProblem::LayerNorm { .. } => 3.0 * once,
-                // Moments, weights and biases, one after the other, from the caches.
-                AnyProblem::GroupNorm { .. } => 2.0 * once + 26.0 * once,
+                // x twice; weight, bias and half of that in moments, from the caches.
+                AnyProblem::GroupNorm { .. } => 4.5 * once,
                 // Nine pixels of a window, four of a mean.
                 AnyProblem::MaxPool2d { .. } => 9.0 * once,
                 AnyProblem::ResizeBilinear { .. } => 4.0 * once,

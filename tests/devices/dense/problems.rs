@@ -201,7 +201,8 @@ impl Problem for AnyProblem {
                 input: [images, height, width, channels],
                 params,
             } => {
-                let extent = |from| (from + 2 * params.padding - params.kernel) / params.stride + 1;
+                let extent =
+                    |from: &usize| (from + 2 * params.padding - params.kernel) / params.stride + 1;
                 images * extent(height) * extent(width) * channels
             }
             Self::UpsampleNearestAdd { input, output } => input[0] * product(output) * input[3],
