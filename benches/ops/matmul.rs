@@ -68,7 +68,7 @@ fn linears(bench: &mut Bench) {
 
 fn convolutions(bench: &mut Bench) {
     // Rows, columns, channels, outputs, kernel, stride.
-    let layers = [
+    let layers: [(usize, usize, usize, usize, usize, usize); 10] = [
         (480, 640, 3, 64, 7, 2),
         (120, 160, 64, 64, 1, 1),
         (120, 160, 64, 64, 3, 1),
