@@ -3,22 +3,19 @@
 //! Results do not depend on the number of threads, nor on which vector instructions the processor
 //! has. This module knows neither tensors nor the CUDA backend.
 
+mod activation;
 pub mod anchor_box_loss;
 pub mod anchor_decode;
 mod anchors;
-mod activation;
 pub mod conv2d;
 pub mod corner_decode;
 pub mod corner_losses;
 pub mod corner_pool;
 pub mod corner_targets;
-pub mod heatmap_focal_loss;
-pub mod match_anchors;
-mod activation;
-pub mod conv2d;
 pub mod elementwise;
 pub mod heatmap_focal_loss;
 pub mod linear;
+pub mod match_anchors;
 mod math;
 pub mod matmul;
 pub mod nms;

@@ -6,10 +6,10 @@
 //!
 //! This module knows neither tensors nor the CPU backend.
 
+mod activation;
 pub mod anchor_box_loss;
 pub mod anchor_decode;
 mod anchors;
-mod activation;
 mod buffer;
 pub mod cast;
 mod context;
@@ -25,8 +25,8 @@ pub mod group_norm;
 pub mod heatmap_focal_loss;
 mod image;
 mod launch;
-pub mod match_anchors;
 pub mod layer_norm;
+pub mod match_anchors;
 pub mod matmul;
 pub mod nms;
 pub mod sigmoid_focal_loss;

@@ -10,13 +10,11 @@ mod corner_embedding_loss;
 mod corner_offset_loss;
 mod corner_pool;
 mod corner_targets;
-mod heatmap_focal_loss;
-mod match_anchors;
-mod conv2d;
 mod elementwise;
 mod heatmap_focal_loss;
 mod laid;
 mod linear;
+mod match_anchors;
 mod nms;
 mod norm;
 mod sigmoid_focal_loss;
@@ -38,10 +36,8 @@ pub use elementwise::{activation, add_positions, embedding, normalize_image};
 pub use heatmap_focal_loss::{
     HeatmapTargets, heatmap_focal_loss, heatmap_focal_loss_with_gradient,
 };
-pub use match_anchors::{Matches, match_anchors};
-pub use conv2d::{Conv2dWeight, conv2d};
-pub use elementwise::{activation, add_positions, embedding, normalize_image};
 pub use linear::{LinearWeight, linear};
+pub use match_anchors::{Matches, match_anchors};
 pub use nms::{Kept, nms};
 pub use norm::{group_norm, layer_norm};
 pub use sigmoid_focal_loss::{sigmoid_focal_loss, sigmoid_focal_loss_with_gradient};

@@ -4,44 +4,38 @@
 //! Everything else is tested against it. It is slow, uses nothing else of the crate, and shares no
 //! formula with the backends where the mathematics leaves a choice.
 
+mod activation;
 mod anchor_box_loss;
 mod anchor_decode;
 mod anchors;
-mod activation;
 mod conv2d;
 mod corner_decode;
 mod corner_losses;
 mod corner_pool;
 mod corner_targets;
-mod heatmap_focal_loss;
-mod match_anchors;
-mod activation;
-mod conv2d;
 mod elementwise;
 mod heatmap_focal_loss;
 mod linear;
+mod match_anchors;
 mod nms;
 mod norm;
 mod sigmoid_focal_loss;
 mod soft_nms;
 mod spatial;
 
+pub use activation::{gelu, relu};
 pub use anchor_box_loss::{BoxLoss, box_loss, encode_box, giou_loss};
 pub use anchor_decode::{AnchorDecode, Candidate, DecodeLevel, anchor_decode};
 pub use anchors::{anchors_detectron2, anchors_torchvision, decode_box};
-pub use activation::{gelu, relu};
 pub use conv2d::{Conv2d, conv2d};
 pub use corner_decode::{CornerBox, CornerDecode, CornerMaps, corner_decode};
 pub use corner_losses::{offset_loss, pull_and_push};
 pub use corner_pool::{Lines, corner_pool, corner_pool_gradient, corner_pool_winners};
 pub use corner_targets::{CornerTargets, TargetMaps, corner_targets, gaussian_radius};
-pub use heatmap_focal_loss::{HeatmapFocalLoss, heatmap_focal_loss};
-pub use match_anchors::{AnchorMatch, MatchAnchors, match_anchors};
-pub use activation::{gelu, relu};
-pub use conv2d::{Conv2d, conv2d};
 pub use elementwise::{add_positions, embedding, normalize_image};
 pub use heatmap_focal_loss::{HeatmapFocalLoss, heatmap_focal_loss};
 pub use linear::linear;
+pub use match_anchors::{AnchorMatch, MatchAnchors, match_anchors};
 pub use nms::{Nms, iou, nms};
 pub use norm::{group_norm, layer_norm};
 pub use sigmoid_focal_loss::{SigmoidFocalLoss, sigmoid_focal_loss};
