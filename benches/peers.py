@@ -453,14 +453,73 @@ def ours(path):
     return {(match[1], match[2]): float(match[3]) / 1e3 for match in found}
 
 
+def linear(device):
+    """Yields (case, variant, seconds): ViT-B/16's layers."""
+    for inputs, outputs, name in [(768, 2304, ""), (768, 768, ""), (768, 3072, " gelu"), (3072, 768, "")]:
+        layer = torch.nn.Linear(inputs, outputs, device=device)
+        x = torch.randn(197, inputs, device=device)
+        call = (lambda: torch.nn.functional.gelu(layer(x))) if name else (lambda: layer(x))
+        with torch.inference_mode():
+            yield f"linear [197, {inputs}] to {outputs} f32{name}", "torch", timed(call, device)
+
+
+def conv2d(device):
+    """Yields (case, variant, seconds): RetinaNet's layers with ReLU, in either memory format."""
+    layers = [
+        (480, 640, 3, 64, 7, 2),
+        (120, 160, 64, 64, 1, 1),
+        (120, 160, 64, 64, 3, 1),
+        (120, 160, 64, 256, 1, 1),
+        (60, 80, 128, 128, 3, 1),
+        (30, 40, 1024, 256, 1, 1),
+        (30, 40, 256, 256, 3, 1),
+        (15, 20, 512, 512, 3, 1),
+        (60, 80, 256, 256, 3, 1),
+        (60, 80, 256, 819, 3, 1),
+    ]
+    for height, width, channels, outputs, kernel, stride in layers:
+        case = f"conv2d [{height}, {width}, {channels}] to {outputs}, {kernel} x {kernel} by {stride}"
+        for variant, memory in [("torch", torch.contiguous_format), ("torch channels_last", torch.channels_last)]:
+            layer = torch.nn.Conv2d(channels, outputs, kernel, stride, kernel // 2, device=device).to(memory_format=memory)
+            x = torch.randn(1, channels, height, width, device=device).to(memory_format=memory)
+            with torch.inference_mode():
+                yield case, variant, timed(lambda: torch.relu_(layer(x)), device)
+
+
+def dense(device):
+    """Yields (case, variant, seconds): norms, pooling, resizing."""
+    functional = torch.nn.functional
+    random = lambda *shape: torch.randn(*shape, device=device)
+    rows, weight, bias = random(1576, 768), random(768), random(768)
+    last = lambda tensor: tensor.to(memory_format=torch.channels_last)
+    maps, affine, small = last(random(1, 256, 60, 80)), (random(256), random(256)), last(random(1, 256, 30, 40))
+    stem, image, hidden = last(random(1, 64, 240, 320)), last(random(1, 3, 480, 640)), random(197, 3072)
+    resize = lambda antialias: functional.interpolate(image, (224, 224), mode="bilinear", antialias=antialias)
+    cases = {
+        "layer_norm [1576, 768] f32": lambda: functional.layer_norm(rows, (768,), weight, bias, 1e-6),
+        "group_norm [1, 60, 80, 256] f32 relu": lambda: functional.group_norm(maps, 32, *affine).relu_(),
+        "max_pool2d [1, 240, 320, 64] f32": lambda: functional.max_pool2d(stem, 3, 2, 1),
+        "upsample_nearest_add [1, 60, 80, 256] f32": lambda: functional.interpolate(small, (60, 80)) + maps,
+        "resize_bilinear [1, 480, 640, 3] to 224 x 224 f32": lambda: resize(False),
+        "resize_bilinear [1, 480, 640, 3] to 224 x 224 f32 antialias": lambda: resize(True),
+        "activation [197, 3072] f32 gelu": lambda: functional.gelu(hidden),
+    }
+    with torch.inference_mode():
+        for case, call in cases.items():
+            yield case, "torch", timed(call, device)
+
+
 CASES = [
     anchor_box_loss,
     anchor_decode,
     attention,
     corner_decode,
     corner_losses,
+    conv2d,
     corner_pool,
+    dense,
     heatmap_focal_loss,
+    linear,
     match_anchors,
     nms,
     sigmoid_focal_loss,

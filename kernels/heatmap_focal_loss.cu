@@ -7,7 +7,7 @@
 // Order:   each thread adds its own elements in order, then warp, block and finish add in a fixed tree
 //          that depends on the shape and the type alone. Both forms of the targets give the same bits
 // Cost:    each logit read, each gradient written and each target read once; from bumps 16 bytes a box and
-//          tile instead of the targets. About 30 instructions an element
+//          tile instead of the targets. 80 PTX instructions an element of f32
 // Source:  Law and Deng, "CornerNet", 2018, equation 1; see src/reference/heatmap_focal_loss.rs
 // archs: sm_80
 

@@ -54,6 +54,7 @@ struct Nearby {
   __device__ __forceinline__ void targets(const Heatmap& map, int first, float (&values)[N]) const {
 #pragma unroll
     for (int i = 0; i < N; ++i) values[i] = 0.0f;
+    const unsigned together = __activemask();
     const int first_cell = divide(first, map.by_classes), last_cell = divide(first + N - 1, map.by_classes);
     for (int number = 0; number < count; ++number) {
       const Bump bump = bumps[number];
@@ -71,5 +72,6 @@ struct Nearby {
         for (int i = 0; i < N; ++i) values[i] = at == i ? fmaxf(values[i], value) : values[i];
       }
     }
+    __syncwarp(together);  // lanes that parted over a bump meet, so that what they store shares its sectors
   }
 };

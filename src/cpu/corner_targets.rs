@@ -143,7 +143,7 @@ fn places(
         let rule = format!("{} numbers", 4 * classes.len());
         return Err(Error::input(OP, "boxes", rule, boxes.len()));
     }
-    if classes.len() % shape[0].max(1) != 0 {
+    if !classes.len().is_multiple_of(shape[0].max(1)) {
         let rule = format!("a multiple of {} long", shape[0]);
         return Err(Error::input(OP, "classes", rule, classes.len()));
     }

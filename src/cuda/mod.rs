@@ -6,6 +6,7 @@
 //!
 //! This module knows neither tensors nor the CPU backend.
 
+mod activation;
 pub mod anchor_box_loss;
 pub mod anchor_decode;
 mod anchors;
@@ -20,13 +21,19 @@ pub mod corner_pool;
 pub mod corner_pool_pair;
 pub mod corner_targets;
 mod divisor;
+pub mod elementwise;
+pub mod group_norm;
 pub mod heatmap_focal_loss;
 mod image;
 mod launch;
+pub mod layer_norm;
 pub mod match_anchors;
+pub mod matmul;
 pub mod nms;
 pub mod sigmoid_focal_loss;
 pub mod soft_nms;
+mod span;
+pub mod spatial;
 mod workspace;
 
 pub use buffer::Buffer;
@@ -52,6 +59,11 @@ pub fn kernels() -> Vec<Kernel> {
         .chain(heatmap_focal_loss::kernels())
         .chain(match_anchors::kernels())
         .chain(nms::kernels())
+        .chain(elementwise::kernels())
+        .chain(group_norm::kernels())
+        .chain(layer_norm::kernels())
+        .chain(matmul::kernels())
+        .chain(spatial::kernels())
         .chain(sigmoid_focal_loss::kernels())
         .chain(soft_nms::kernels())
         .collect()

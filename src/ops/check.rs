@@ -37,6 +37,19 @@ pub(super) fn dtype(
     ))
 }
 
+/// `argument` must be of a float type.
+pub(super) fn float(op: &'static str, argument: &str, tensor: &Tensor) -> Result<()> {
+    if tensor.dtype().is_float() {
+        return Ok(());
+    }
+    Err(Error::input(
+        op,
+        argument,
+        "of type f32, f16 or bf16",
+        tensor.dtype(),
+    ))
+}
+
 /// `argument` must lie where the op runs.
 pub(super) fn device(
     op: &'static str,

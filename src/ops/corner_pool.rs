@@ -91,8 +91,8 @@ pub fn corner_pool_with_bits(
 ///
 /// Each element of `upstream`, the gradient of the result, goes to the one input that it was taken
 /// from: of equal inputs the first met by the scan, as in the original implementation (PyTorch's
-/// `cummax` gives it to the last). A NaN input takes the gradients of all results from its place to
-/// the end of the scan, or to where the map was read with other bits.
+/// `cummax` gives it to the last). The first NaN that a scan meets takes the gradients of all results
+/// from its place to the end of the scan.
 ///
 /// | argument | shape | type |
 /// |---|---|---|

@@ -18,7 +18,7 @@ impl Lines {
         let strides: Vec<usize> = (1..=4).map(|k| self.shape[k..].iter().product()).collect();
         let mut lines = Vec::new();
         for start in 0..self.shape.iter().product() {
-            if start / strides[self.axis] % self.shape[self.axis] != 0 {
+            if !(start / strides[self.axis]).is_multiple_of(self.shape[self.axis]) {
                 continue;
             }
             let mut line: Vec<usize> = (0..self.shape[self.axis])

@@ -56,7 +56,8 @@ pub fn narrow(value: f64, rounding: Rounding) -> f32 {
     f32::from_bits(nearest.to_bits() + u32::from(out) - u32::from(back))
 }
 
-/// Nearest binary16, ties to even: [`Format::round`] for the common case, without a branch.
+/// Nearest binary16, ties to even: [`Format::round`](super::rounding::Format::round) for the common
+/// case, without a branch.
 #[inline(always)]
 pub fn f16_nearest(value: f32) -> u16 {
     let bits = value.to_bits();
