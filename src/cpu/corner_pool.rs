@@ -230,7 +230,7 @@ fn scan_strip<T: Ordered>(
         match bits.get_mut(step / 8) {
             None => raise::<T, false>(row(step), &mut best, &mut keys, out, &mut [], 0),
             Some(bits) => {
-                if step % 8 == 0 {
+                if step.is_multiple_of(8) {
                     bits.fill(0);
                 }
                 raise::<T, true>(row(step), &mut best, &mut keys, out, bits, step % 8);

@@ -42,7 +42,7 @@ impl Case {
         let cells = self.cells() as i32;
         let odd = [-1, cells, i32::MIN, i32::MAX];
         let mut index = || match random.next() {
-            bits if bits % 8 == 0 || cells == 0 => odd[random.next() as usize % odd.len()],
+            bits if bits.is_multiple_of(8) || cells == 0 => odd[random.next() as usize % odd.len()],
             bits => ((bits >> 8) % cells.min(40) as u64) as i32,
         };
         (0..self.images * self.boxes).map(|_| index()).collect()

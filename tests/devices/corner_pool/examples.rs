@@ -55,7 +55,7 @@ fn ties_go_where_the_original_sends_them_and_not_where_cummax_does() {
             let lines = Lines {
                 shape,
                 axis: if number < 2 { 2 } else { 3 },
-                from_end: number % 2 == 0,
+                from_end: number.is_multiple_of(2),
             };
             let winners = corner_pool_winners(&wide(&map), &lines);
             let pooled: Vec<f32> = winners.iter().map(|&at| map[at]).collect();
