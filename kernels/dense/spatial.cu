@@ -11,6 +11,7 @@
 //          and without antialiasing; nearest)
 // archs: sm_80
 
+#include "common/maximum.cuh"
 #include "common/params.cuh"
 #include "dense/span.cuh"
 
@@ -73,11 +74,7 @@ __device__ __forceinline__ void max_pool2d(const Scalars& s, const T* x, T* out)
       float values[kVector<T>];
       load_span(x + place.input(y, column, s) * step, values, s.wide);
 #pragma unroll
-      for (int i = 0; i < kVector<T>; ++i) {
-        // NaN wins and stays: it compares with nothing.
-        const bool larger = values[i] > largest[i] || isnan(values[i]);
-        largest[i] = larger && !isnan(largest[i]) ? values[i] : largest[i];
-      }
+      for (int i = 0; i < kVector<T>; ++i) largest[i] = max_or_nan(largest[i], values[i]);
     }
   }
   store_span(out + vector * step, largest, s.wide);
