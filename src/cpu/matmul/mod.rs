@@ -278,7 +278,8 @@ mod tests {
                 .blocks()
                 .iter()
                 .flat_map(|b| {
-                    (0..b.runs).flat_map(|run| (0..b.len).map(move |k| b.start + run * b.pitch + k))
+                    (0..b.runs)
+                        .flat_map(move |run| (0..b.len).map(move |k| b.start + run * b.pitch + k))
                 })
                 .collect();
             let expected: Vec<usize> = (0..runs)
