@@ -41,7 +41,7 @@ pub fn layer_norm<T: Float>(
         || vec![0.0; width],
         |row, (out, x)| {
             T::widen(x, row);
-            let mean = sum(row, |x| f64::from(x)) / width as f64;
+            let mean = sum(row, f64::from) / width as f64;
             let squares = sum(row, |x| (f64::from(x) - mean) * (f64::from(x) - mean));
             let scale = 1.0 / (squares / width as f64 + f64::from(epsilon)).sqrt();
             let (mean, scale) = (mean as f32, scale as f32);

@@ -22,7 +22,7 @@ pub fn embedding(table: &[f64], width: usize, indices: &[i32]) -> Vec<f64> {
 /// positions as tokens in a sequence then.
 pub fn add_positions(x: &[f64], prefix: &[f64], positions: &[f64]) -> Vec<f64> {
     let own = positions.len() - prefix.len();
-    let sequences = if own == 0 { 1 } else { x.len() / own };
+    let sequences = x.len().checked_div(own).unwrap_or(1);
     (0..sequences)
         .flat_map(|sequence| {
             prefix

@@ -259,8 +259,9 @@ fn input_tile(source: &[f32], pitch: usize, channels: usize, stride: usize, targ
                 Lanes::load(&pixels[x * channels..])
             }));
         }
-        for x in 0..IN {
-            let column = input_column(std::array::from_fn(|y| rows[y][x]));
+        let columns: [[Lanes; IN]; IN] =
+            std::array::from_fn(|x| input_column(std::array::from_fn(|y| rows[y][x])));
+        for (x, column) in columns.iter().enumerate() {
             for (y, value) in column.iter().enumerate() {
                 let at = (y * IN + x) * stride + channel;
                 target[at..at + LANES].copy_from_slice(&value.0);
