@@ -35,7 +35,7 @@ pub fn run(bench: &mut Bench) {
             let corners = (0..BOXES).flat_map(|_| corners()).collect();
             let boxes = Tensor::from_vec(corners, &[1, BOXES, 4], device).expect("boxes");
             let of = |i: usize| {
-                if i % 400 == 0 {
+                if i.is_multiple_of(400) {
                     (i / 400 % BOXES) as i32
                 } else {
                     -1

@@ -31,7 +31,7 @@ fn head(device: &Device, anchors: &Anchors, images: usize, dtype: DType) -> [Vec
         let mut values = Data::Spread(0.4).values(shape.iter().product(), random.next());
         if logits {
             for value in &mut values {
-                let found = random.next() % 4000 == 0;
+                let found = random.next().is_multiple_of(4000);
                 *value += if found { -1.5 } else { -6.0 };
             }
         }

@@ -84,14 +84,14 @@ fn by_reference(
     let anchors = boxes_of(anchors);
     let (mut boxes, mut scores) = (vec![0f32; images * most * 4], vec![0f32; images * most]);
     let (mut classes, mut count) = (vec![-1; images * most], vec![0; images]);
-    for image in 0..images {
+    for (image, count) in count.iter_mut().enumerate() {
         let levels: Vec<_> = (0..anchors.len())
             .map(|i| level_of(image, images, &logits[i], &deltas[i], &anchors[i]))
             .collect();
         let channels = levels.iter().find(|level| !level.anchors.is_empty());
         let k = channels.map_or(1, |level| level.logits.len() / level.anchors.len());
         let candidates = reference::anchor_decode(&levels, k, rule);
-        count[image] = candidates.len() as i32;
+        *count = candidates.len() as i32;
         for (place, candidate) in (image * most..).zip(candidates) {
             boxes[4 * place..4 * place + 4].copy_from_slice(&candidate.corners.map(|x| x as f32));
             scores[place] = candidate.score as f32;

@@ -9,6 +9,9 @@ fn values(len: usize, seed: usize) -> Vec<f64> {
         .collect()
 }
 
+/// One of the operands.
+type Select = fn(&mut Operands) -> &mut Vec<f64>;
+
 /// Operands of two sequences with 5 queries and 7 keys, 4 heads over 2, 3 elements a head.
 struct Operands {
     q: Vec<f64>,
@@ -228,7 +231,7 @@ fn the_gradient_is_the_slope() {
                 .sum()
         };
         let exact = attention_gradient(&operands.inputs(), &rule, &dout, Some(&dlse));
-        let parts: [(&[f64], fn(&mut Operands) -> &mut Vec<f64>); 4] = [
+        let parts: [(&[f64], Select); 4] = [
             (&exact.dq, |operands| &mut operands.q),
             (&exact.dk, |operands| &mut operands.k),
             (&exact.dv, |operands| &mut operands.v),

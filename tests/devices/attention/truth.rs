@@ -335,7 +335,7 @@ impl Naive {
                 f64::from(scale * pair.slope).abs(),
             );
             let bound = f64::from(scale * pair.slope_size).abs();
-            for d in 0..dim {
+            for (d, common) in common.iter_mut().enumerate() {
                 let (q, k) = (
                     operands.q[query + d].to_f32(),
                     operands.k[pair.key + d].to_f32(),
@@ -353,7 +353,7 @@ impl Naive {
                     bound * size * f64::from(q.abs()),
                 );
                 self.spread.dk[pair.key + d] += (slope * p * of_out * f64::from(q)).powi(2);
-                common[d] += slope * p * of_out * f64::from(k);
+                *common += slope * p * of_out * f64::from(k);
             }
         }
         for (d, common) in common.into_iter().enumerate() {
