@@ -146,7 +146,7 @@ pub fn attention(
 }
 
 /// The elements of tensors on the CPU.
-fn slices<'a, T: Float>(qkv: Qkv<&'a Tensor>) -> Result<Qkv<&'a [T]>> {
+fn slices<T: Float>(qkv: Qkv<&Tensor>) -> Result<Qkv<&[T]>> {
     qkv.try_map(Tensor::as_slice::<T>)
 }
 
