@@ -6,8 +6,10 @@
 
 use std::env;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
+use std::time::Duration;
 
 /// NVIDIA's compiler on PyPI. All five are pinned: one alone pulls in newer ones that do not fit.
 pub const WHEELS: [&str; 5] = [
@@ -181,12 +183,23 @@ pub fn in_root(root: &Path) -> Result<Toolkit, String> {
     }
 }
 
+/// Runs `nvcc --version`. A file that was only just written may be busy: a process that forked in
+/// between holds it until it executes its own program.
+fn version_of(nvcc: &Path) -> std::io::Result<Output> {
+    for _ in 0..50 {
+        match Command::new(nvcc).arg("--version").output() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
+    }
+    Command::new(nvcc).arg("--version").output()
+}
+
 /// Asks an nvcc for its version.
 fn probe(nvcc: &Path) -> Result<Toolkit, String> {
-    let output = Command::new(nvcc)
-        .arg("--version")
-        .output()
-        .map_err(|error| format!("it cannot be run: {error}"))?;
+    let output = version_of(nvcc).map_err(|error| format!("it cannot be run: {error}"))?;
     if !output.status.success() {
         return Err(format!("`nvcc --version` failed: {}", output.status));
     }

@@ -27,16 +27,38 @@ fn defined(root: &Path, dir: &Path, found: &mut BTreeSet<(String, String)>) {
     }
 }
 
-/// Names of the `extern "C"` functions in a source text: the word before the parameter list.
+/// Names of the `extern "C"` functions in a source text: the word before the parameter list. A macro
+/// `NAME(SYMBOL, ..)` that defines one is looked up where it is used, at the start of a line.
 fn symbols(text: &str) -> Vec<String> {
-    text.split("extern \"C\"")
-        .skip(1)
-        .filter_map(|rest| {
-            let parameters = without_launch_bounds(rest);
-            let head = parameters.split('(').next()?;
-            head.split_whitespace().last().map(str::to_owned)
-        })
-        .collect()
+    let mut parts = text.split("extern \"C\"");
+    let mut before = parts.next().unwrap_or_default();
+    let mut found = Vec::new();
+    for rest in parts {
+        let parameters = without_launch_bounds(rest);
+        let head = parameters.split('(').next().unwrap_or_default();
+        match head.split_whitespace().last() {
+            Some("SYMBOL") => found.extend(uses_of_macro(text, before)),
+            Some(symbol) => found.push(symbol.to_owned()),
+            None => {}
+        }
+        before = rest;
+    }
+    found
+}
+
+/// First arguments of all uses of the macro that `before` ends in the definition of.
+fn uses_of_macro(text: &str, before: &str) -> Vec<String> {
+    let definition = before.rsplit("#define ").next().unwrap_or_default();
+    let call = format!("{}(", definition.split('(').next().unwrap_or_default());
+    let argument = |line: &str| {
+        Some(
+            line.strip_prefix(&call)?
+                .split([',', ')'])
+                .next()?
+                .to_owned(),
+        )
+    };
+    text.lines().filter_map(argument).collect()
 }
 
 fn without_launch_bounds(text: &str) -> String {
@@ -73,4 +95,7 @@ fn symbols_are_found_in_a_source() {
     let text = "extern \"C\" __global__ void a_f32(int n) {}\n\
                 extern \"C\" __global__ void __launch_bounds__(128, 2)\nb_f16(F<g(1)> x) {}";
     assert_eq!(symbols(text), ["a_f32", "b_f16"]);
+    let text = "#define KERNEL(SYMBOL, T) \\\n  extern \"C\" __global__ void \\\n  SYMBOL(T* out) {}\n\
+                KERNEL(c_f32, float)\nKERNEL(c_f16,\n       __half)\n";
+    assert_eq!(symbols(text), ["c_f32", "c_f16"]);
 }
