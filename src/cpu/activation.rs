@@ -92,10 +92,7 @@ mod tests {
             // half a unit, 6e-8, for each of six more roundings.
             let exact = f64::from(at) * (phi + (f64::from(at) - x - 1e-4) * density(x + 1e-4));
             let error = (f64::from(gelu(at)) - exact).abs();
-            assert!(
-                error <= 6e-7 * exact.abs() + 1e-9,
-                "{at}: {error:e}"
-            );
+            assert!(error <= 6e-7 * exact.abs() + 1e-9, "{at}: {error:e}");
         }
         assert_eq!((gelu(0.0), gelu(f32::INFINITY)), (0.0, f32::INFINITY));
         assert_eq!(gelu(f32::NEG_INFINITY), 0.0);

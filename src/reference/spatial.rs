@@ -74,10 +74,10 @@ pub fn resize_bilinear(
     antialias: bool,
 ) -> Vec<f64> {
     let weights = |place: usize, from: usize, to: usize| -> Vec<f64> {
-        let scale = from as f64 / to as f64;
-        let center = (place as f64 + 0.5) * scale;
-        let reach = if antialias { scale.max(1.0) } else { 1.0 };
-        let fall = |j: usize| (1.0 - (j as f64 + 0.5 - center).abs() / reach).max(0.0);
+        // In halves of 1 / (from * to), whole numbers: a pixel at the edge of the reach has no weight at all.
+        let reach = 2 * if antialias { from.max(to) } else { to };
+        let distance = |j: usize| ((2 * j + 1) * to).abs_diff((2 * place + 1) * from);
+        let fall = |j: usize| reach.saturating_sub(distance(j)) as f64;
         let raw: Vec<f64> = (0..from).map(fall).collect();
         let sum: f64 = raw.iter().sum();
         raw.iter().map(|weight| weight / sum).collect()
