@@ -74,7 +74,7 @@ pub fn resize_bilinear(
     antialias: bool,
 ) -> Vec<f64> {
     let weights = |place: usize, from: usize, to: usize| -> Vec<f64> {
-        // In halves of 1 / (from * to), whole numbers: a pixel at the edge of the reach has no weight at all.
+        // In input pixels times 2 * to, whole numbers: a pixel at the edge of the reach has no weight at all.
         let reach = 2 * if antialias { from.max(to) } else { to };
         let distance = |j: usize| ((2 * j + 1) * to).abs_diff((2 * place + 1) * from);
         let fall = |j: usize| reach.saturating_sub(distance(j)) as f64;
