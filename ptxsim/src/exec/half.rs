@@ -343,9 +343,12 @@ fn approximate<H: Half>(form: &Form<'_, '_>, m: &Modifiers<'_>) -> Result<Execut
 pub type Table = [u16; 1 << 16];
 
 fn table<H: Half>(f: fn(f64) -> f64) -> Box<Table> {
-    let result = |bits| H::nearest(narrow_to_odd(f(H::from_bits(bits).value().into()))).to_bits();
-    let results: Vec<u16> = (0..=u16::MAX).map(result).collect();
-    results.try_into().expect("as many as there are operands")
+    let mut results = Box::new([0; 1 << 16]);
+    for (bits, result) in (0..=u16::MAX).zip(results.iter_mut()) {
+        let exact = f(H::from_bits(bits).value().into());
+        *result = H::nearest(narrow_to_odd(exact)).to_bits();
+    }
+    results
 }
 
 fn extremum<H: Half>(
