@@ -117,9 +117,11 @@ __device__ __forceinline__ Weights weigh(const FloatHead& head, int query, int k
   float score = scalars.scale * product;
   float through_cap = 1.0f;
   if (scalars.softcap != 0.0f) {
-    const float capped = tanhf(score / scalars.softcap);
-    score = scalars.softcap * capped;
-    through_cap = fmaf(-capped, capped, 1.0f);
+    const float inner = score / scalars.softcap;
+    score = scalars.softcap * tanhf(inner);
+    // 1 - tanh^2, which has no digits left where the tangent is near 1.
+    const float t = expf(-2.0f * fabsf(inner));
+    through_cap = 4.0f * t / ((1.0f + t) * (1.0f + t));
   }
   if (head.bias != nullptr) score += head.bias[1LL * query * scalars.keys + key];
   float probability = expf(score - head.log_sum_exps[query]);

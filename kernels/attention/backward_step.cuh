@@ -154,9 +154,9 @@ __device__ __forceinline__ float cap_and_bias(float (&scores)[M][N][4], float (&
     const float inner = scalars.scale / scalars.softcap;
     unit = scalars.softcap * kLog2E;
     for_each_element<M, N>([&](int m, int n, int e) {
-      const float capped = tanh_approximate(scores[m][n][e] * inner);
-      scores[m][n][e] = capped;
-      if (RAW) slopes[m][n][e] *= fmaf(-capped, capped, 1.0f);
+      const float x = scores[m][n][e] * inner;
+      scores[m][n][e] = tanh_approximate(x);
+      if (RAW) slopes[m][n][e] *= tanh_slope_approximate(x);
     });
   }
   if (head.bias != nullptr) {

@@ -13,6 +13,14 @@ __device__ __forceinline__ float tanh_approximate(float x) {
   return 1.0f - 2.0f * reciprocal(1.0f + exp2_approximate(2.0f * kLog2E * x));
 }
 
+// The slope of tanh, 1 - tanh(x)^2 = 4 t / (1 + t)^2 with t = exp(-2 |x|): the difference has no digits
+// left where the tangent is near 1.
+__device__ __forceinline__ float tanh_slope_approximate(float x) {
+  const float t = exp2_approximate(-2.0f * kLog2E * fabsf(x));
+  const float inverse = reciprocal(1.0f + t);
+  return 4.0f * t * inverse * inverse;
+}
+
 // What is subtracted from the scores of a row whose largest is `peak`: 0 for a row that sees
 // nothing, whose scores of -infinity must give 0, not NaN.
 __device__ __forceinline__ float finite_peak(float peak) {

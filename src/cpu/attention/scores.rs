@@ -83,11 +83,10 @@ pub(super) fn finish<V: Lanes, T: Float, const W: usize>(
             unsafe {
                 let mut score = V::load(scores.as_ptr().add(at)).mul(scale);
                 if problem.softcap != 0.0 {
-                    let tanh = score.div(V::splat(problem.softcap)).tanh();
-                    score = tanh.mul(V::splat(problem.softcap));
+                    let inner = score.div(V::splat(problem.softcap));
+                    score = inner.tanh().mul(V::splat(problem.softcap));
                     if !slopes.is_null() {
-                        let one = V::splat(1.0);
-                        one.sub(tanh.mul(tanh)).store(slopes.add(at));
+                        inner.tanh_slope().store(slopes.add(at));
                     }
                 }
                 if has_bias {

@@ -231,11 +231,6 @@ impl Naive {
                 } else {
                     1.0 - (raw / cap).tanh().powi(2)
                 },
-                slope_size: if cap == 0.0 {
-                    1.0
-                } else {
-                    1.0 + (raw / cap).tanh().powi(2)
-                },
                 kept,
                 p: 0.0,
                 dp: round::<T>(kept * dp),
@@ -334,7 +329,6 @@ impl Naive {
                 round::<T>(ds * pair.slope) * scale,
                 f64::from(scale * pair.slope).abs(),
             );
-            let bound = f64::from(scale * pair.slope_size).abs();
             for (d, common) in common.iter_mut().enumerate() {
                 let (q, k) = (
                     operands.q[query + d].to_f32(),
@@ -344,13 +338,13 @@ impl Naive {
                     |v| &mut v.dq,
                     query + d,
                     f64::from(step * k),
-                    bound * size * f64::from(k.abs()),
+                    slope * size * f64::from(k.abs()),
                 );
                 self.add(
                     |v| &mut v.dk,
                     pair.key + d,
                     f64::from(step * q),
-                    bound * size * f64::from(q.abs()),
+                    slope * size * f64::from(q.abs()),
                 );
                 self.spread.dk[pair.key + d] += (slope * p * of_out * f64::from(q)).powi(2);
                 *common += slope * p * of_out * f64::from(k);
@@ -421,10 +415,8 @@ struct Pair {
     score: f32,
     /// Terms of the score without their signs, and 1.
     score_size: f64,
-    /// Of the soft cap, `1 - tanh^2`.
+    /// Of the soft cap.
     slope: f32,
-    /// Its terms without their signs.
-    slope_size: f32,
     kept: f32,
     p: f32,
     dp: f32,
