@@ -5,6 +5,7 @@
 //!   tested against.
 //! - [`cuda`]: the raw entries, for those who bring their own buffers, stream and workspace.
 //! - [`cpu`]: the same for the processor, on slices.
+//! - [`models`]: RetinaNet, CornerNet, Transformer and Vision Transformer over the ops.
 //! - [`io`]: tensors in files.
 
 pub mod cpu;
@@ -16,6 +17,7 @@ pub mod cuda;
 mod dtype;
 mod error;
 pub mod io;
+pub mod models;
 pub mod ops;
 pub mod params;
 pub mod reference;

@@ -18,7 +18,10 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
         "ops",
         &["error", "dtype", "params", "tensor", "cpu", "cuda"],
     ),
-    ("models", &["error", "dtype", "tensor", "ops", "io"]),
+    (
+        "models",
+        &["error", "dtype", "params", "tensor", "ops", "io"],
+    ),
     ("io", &["error", "dtype", "tensor"]),
 ];
 

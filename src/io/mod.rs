@@ -1,5 +1,7 @@
-//! Files: tensors in the safetensors format.
+//! Files: tensors in the safetensors format, and the weights of models in them.
 
 mod safetensors;
+mod weights;
 
 pub use self::safetensors::{TensorFile, write_tensors};
+pub use weights::Weights;

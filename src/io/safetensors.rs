@@ -74,6 +74,17 @@ impl TensorFile {
         self.metadata.info(name).is_some()
     }
 
+    /// The shape of a tensor, if there is one of this name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.metadata.info(name).map(|info| info.shape.as_slice())
+    }
+
+    /// An entry of the header's free-form metadata.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        let entries = self.metadata.metadata().as_ref()?;
+        entries.get(key).map(String::as_str)
+    }
+
     /// The tensor of this name, on the CPU.
     ///
     /// # Errors
@@ -109,7 +120,8 @@ impl TensorFile {
         Tensor::from_vec(elements, &info.shape, &Device::Cpu)
     }
 
-    fn error(&self, reason: String) -> Error {
+    /// An error about this file.
+    pub(crate) fn error(&self, reason: String) -> Error {
         Error::File {
             path: self.path.clone(),
             reason,

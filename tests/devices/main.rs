@@ -1,7 +1,7 @@
 //! The property suite of each op, on the CPU and on one CUDA device.
 //!
 //! One program, because a process settles on one CUDA driver. See [`device`] for how the device is
-//! chosen.
+//! chosen. `--cfg with_models` takes in the tests of the models, for the GPU bundle.
 
 mod device;
 #[cfg(feature = "cuda")]
@@ -19,6 +19,9 @@ mod dense;
 mod heatmap_focal_loss;
 mod match_anchors;
 mod matmul;
+#[cfg(with_models)]
+#[path = "../models/suite/mod.rs"]
+mod models;
 mod nms;
 mod sigmoid_focal_loss;
 mod soft_nms;

@@ -31,13 +31,15 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     }
     fs::create_dir_all(&bundle).with_context(|| bundle.display().to_string())?;
 
+    let [ops, _] = DEVICE_TESTS;
     let tests = [
-        "test",
+        "rustc",
         "--release",
-        "--no-run",
         "--package=ocelli",
         "--test",
-        DEVICE_TESTS,
+        ops,
+        "--",
+        "--cfg=with_models",
     ];
     let tests = program(&workspace.build_messages(&tests)?, "test")?;
     strip(&tests, &bundle.join("tests"))?;

@@ -12,9 +12,8 @@ use crate::cuda;
 use crate::summary::Summary;
 use crate::workspace::{Workspace, shown};
 
-/// The test program that runs each op's property suite on the device named by `OCELLI_TEST_DEVICE`:
-/// one program, because a process settles on one CUDA driver.
-pub const DEVICE_TESTS: &str = "devices";
+/// The test programs that run on the device named by `OCELLI_TEST_DEVICE`: each op's property suite, and the models.
+pub const DEVICE_TESTS: [&str; 2] = ["devices", "models"];
 
 #[derive(clap::Args, Default)]
 pub struct Options {
@@ -96,7 +95,13 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
         }
         let (label, targets): (_, &[&str]) = match device {
             Device::SimSm80 => ("cpu and sim-sm_80", &["--workspace"]),
-            _ => (device.name(), &["--workspace", "--test", DEVICE_TESTS]),
+            _ => {
+                let [ops, models] = DEVICE_TESTS;
+                (
+                    device.name(),
+                    &["--workspace", "--test", ops, "--test", models],
+                )
+            }
         };
         let mut command = workspace.cargo(&["test", "--no-fail-fast"]);
         command

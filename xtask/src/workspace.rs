@@ -43,9 +43,10 @@ impl Workspace {
 
     /// Runs a cargo command that builds, and returns its JSON messages. Diagnostics are shown.
     pub fn build_messages(&self, arguments: &[&str]) -> Result<Vec<Value>> {
-        let mut command = self.cargo(arguments);
+        let mut command = self.cargo(&arguments[..1]);
         command
             .arg("--message-format=json-render-diagnostics")
+            .args(&arguments[1..])
             .stderr(Stdio::inherit());
         let output = command.output().with_context(|| shown(&command))?;
         if !output.status.success() {

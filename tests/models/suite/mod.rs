@@ -1,0 +1,5 @@
+//! The models' tests. The program of the ops takes them in for the GPU bundle, which has one test program.
+
+mod golden;
+
+mod self_attention;
