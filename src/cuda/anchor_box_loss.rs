@@ -1,6 +1,7 @@
 //! Box losses on CUDA: one pass over the matches by persistent blocks, then one small block that adds their sums.
 
 use super::anchors::{Addresses, AnchorTable, addresses, addresses_mut, views};
+use super::check;
 use super::context::driver_error;
 use super::launch::{Kernel, Launch, OptionalArgument};
 use super::workspace::{self, piece};
@@ -8,7 +9,7 @@ use super::{Buffer, Context, Properties};
 use crate::dtype::{DType, Float};
 use crate::error::{Error, Result};
 use crate::params::{AnchorBoxLoss, Anchors};
-use cudarc::driver::{CudaView, CudaViewMut, DevicePtr, DevicePtrMut, DeviceRepr, PushKernelArg};
+use cudarc::driver::{CudaView, CudaViewMut, DevicePtrMut, DeviceRepr, PushKernelArg};
 use std::fmt;
 
 const OP: &str = "anchor_box_loss";
@@ -97,15 +98,7 @@ impl Plan {
                 return Err(Error::input(OP, argument, rule, extent));
             }
         }
-        let kernel = match dtype {
-            DType::F32 => PASS[0],
-            DType::F16 => PASS[1],
-            DType::BF16 => PASS[2],
-            DType::I32 => {
-                let rule = "of type f32, f16 or bf16";
-                return Err(Error::input(OP, "deltas", rule, dtype));
-            }
-        };
+        let kernel = check::of_dtype(OP, "deltas", PASS, dtype)?;
         let resident = (gpu.multiprocessors as usize * BLOCKS_PER_MULTIPROCESSOR / images).max(1);
         let blocks = anchors
             .count()
@@ -231,10 +224,7 @@ fn check<T: Float>(
     plan: &Plan,
     arguments: &mut Arguments<'_, T>,
 ) -> Result<Heads> {
-    if T::DTYPE != plan.dtype {
-        let rule = format!("of the plan's type {}", plan.dtype);
-        return Err(Error::input(OP, "deltas", rule, T::DTYPE));
-    }
+    check::planned_dtype::<T>(OP, "deltas", plan.dtype)?;
     let lengths = || {
         let levels = plan.anchors.levels().iter();
         levels.map(|level| 4 * plan.images * level.count())
@@ -250,23 +240,15 @@ fn check<T: Float>(
     let rows = plan.images * plan.anchors.count();
     let foreground = arguments.foreground.as_ref().map(CudaView::len);
     let upstream = arguments.upstream.as_ref().map(CudaView::len);
-    for (argument, len, expected) in [
+    let lengths = [
         ("boxes", Some(arguments.boxes.len()), boxes),
         ("matched", Some(arguments.matched.len()), rows),
         ("foreground", foreground, plan.images),
         ("upstream", upstream, 1),
         ("loss", Some(arguments.loss.len()), 1),
-    ] {
-        if len.is_some_and(|len| len != expected) {
-            let rule = format!("{expected} elements");
-            return Err(Error::input(OP, argument, rule, len.unwrap_or_default()));
-        }
-    }
-    let (address, _guard) = arguments.boxes.device_ptr(context.stream());
-    if address % 16 != 0 {
-        let value = format!("{address:#x}");
-        return Err(Error::input(OP, "boxes", "aligned to 16 bytes", value));
-    }
+    ];
+    check::given_lengths(OP, &lengths)?;
+    check::boxes_aligned(OP, context, &arguments.boxes)?;
     workspace::check(OP, context, &arguments.workspace, plan.workspace_bytes())?;
     Ok(heads)
 }

@@ -1,5 +1,6 @@
 //! Corner decoding on CUDA: the best peaks of each tile, then one block an image that pairs the best of all.
 
+use super::check;
 use super::context::driver_error;
 use super::launch::{Kernel, Launch};
 use super::workspace::{self, piece};
@@ -321,10 +322,7 @@ pub fn launch<T: Float>(
 }
 
 fn check<T: Float>(context: &Context, plan: &Plan, arguments: &Arguments<'_, T>) -> Result<()> {
-    if T::DTYPE != plan.dtype {
-        let rule = format!("of the plan's type {}", plan.dtype);
-        return Err(Error::input(OP, "tl_heat", rule, T::DTYPE));
-    }
+    check::planned_dtype::<T>(OP, "tl_heat", plan.dtype)?;
     let (cells, logits, detections) = (plan.cells(), plan.logits(), plan.detections());
     let (a, b) = (&arguments.top_left, &arguments.bottom_right);
     let lengths = [
@@ -339,21 +337,8 @@ fn check<T: Float>(context: &Context, plan: &Plan, arguments: &Arguments<'_, T>)
         ("classes", arguments.classes.len(), detections),
         ("count", arguments.count.len(), plan.images),
     ];
-    for (argument, is, expected) in lengths {
-        if is != expected {
-            return Err(Error::input(
-                OP,
-                argument,
-                format!("{expected} elements"),
-                is,
-            ));
-        }
-    }
-    let (address, _guard) = arguments.boxes.device_ptr(context.stream());
-    if !address.is_multiple_of(16) {
-        let is = format!("{address:#x}");
-        return Err(Error::input(OP, "boxes", "aligned to 16 bytes", is));
-    }
+    check::lengths(OP, &lengths)?;
+    check::boxes_aligned(OP, context, &arguments.boxes)?;
     workspace::check(OP, context, &arguments.workspace, plan.workspace_bytes())
 }
 

@@ -1,13 +1,14 @@
 //! Pull and push losses of corner embeddings on CUDA: a block an image, then one that adds their sums.
 
+use super::check;
 use super::context::driver_error;
-use super::corner_targets::length;
+pub use super::corner_losses::Extents;
+use super::corner_losses::{launches, queue_finish};
 use super::launch::{Kernel, Launch, OptionalArgument};
 use super::{Buffer, Context, workspace};
 use crate::dtype::{DType, Float};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::params::CornerEmbeddingLoss;
-use crate::params::corner_targets::MAX_BOXES;
 use cudarc::driver::{CudaView, CudaViewMut, DeviceRepr, PushKernelArg};
 use std::fmt;
 
@@ -21,11 +22,6 @@ const LOSSES: [&str; 3] = [
 ];
 const FINISH: &str = "corner_embedding_loss_finish_f32";
 
-/// Threads of a block.
-pub(super) const THREADS: u32 = 256;
-/// Images of a batch, and cells of its maps, are numbered within this.
-const MAX_CELLS: usize = (1 << 31) - 1;
-
 /// Every kernel of the op.
 pub(super) fn kernels() -> impl Iterator<Item = Kernel> {
     let symbols = LOSSES.into_iter().chain([FINISH]);
@@ -33,65 +29,6 @@ pub(super) fn kernels() -> impl Iterator<Item = Kernel> {
         image: IMAGE,
         symbol,
     })
-}
-
-/// Extents of a batch: images, cells and boxes of each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extents {
-    /// B.
-    pub images: usize,
-    /// H * W.
-    pub cells: usize,
-    /// M.
-    pub boxes: usize,
-}
-
-impl Extents {
-    pub(super) fn check(&self, op: &'static str) -> Result<()> {
-        let limits = [
-            ("H * W", self.cells, MAX_CELLS),
-            ("M", self.boxes, MAX_BOXES),
-            ("B", self.images, MAX_CELLS / MAX_BOXES),
-        ];
-        for (argument, is, most) in limits {
-            if is > most {
-                return Err(Error::input(op, argument, format!("at most {most}"), is));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The kernel for a type.
-pub(super) fn of_type(
-    op: &'static str,
-    symbols: [&'static str; 3],
-    dtype: DType,
-) -> Result<&'static str> {
-    match dtype {
-        DType::F32 => Ok(symbols[0]),
-        DType::F16 => Ok(symbols[1]),
-        DType::BF16 => Ok(symbols[2]),
-        DType::I32 => Err(Error::input(op, "map", "of type f32, f16 or bf16", dtype)),
-    }
-}
-
-/// A launch of an image a block, and of the one block that adds up.
-pub(super) fn launches(
-    image: &'static str,
-    symbols: [&'static str; 2],
-    images: usize,
-) -> [Launch; 2] {
-    let launch = |symbol, blocks, threads| Launch {
-        kernel: Kernel { image, symbol },
-        grid: [blocks, 1, 1],
-        block: [threads, 1, 1],
-        shared_bytes: 0,
-    };
-    [
-        launch(symbols[0], images as u32, THREADS),
-        launch(symbols[1], 1, 32),
-    ]
 }
 
 /// How a batch is laid over the GPU.
@@ -111,7 +48,7 @@ impl Plan {
     /// images, 2^31 - 1 cells.
     pub fn new(extents: Extents, dtype: DType) -> Result<Self> {
         extents.check(OP)?;
-        let symbol = of_type(OP, LOSSES, dtype)?;
+        let symbol = check::of_dtype(OP, "map", LOSSES, dtype)?;
         let [losses, finish] = launches(IMAGE, [symbol, FINISH], extents.images);
         Ok(Self {
             extents,
@@ -194,8 +131,8 @@ unsafe impl DeviceRepr for Scalars {}
 /// Queues the op on the context's stream: two launches, no allocation, no waiting.
 ///
 /// # Errors
-/// [`Error::Input`] when a buffer or a scalar does not fit the plan; [`Error::ImageUnfit`] or
-/// [`Error::Driver`].
+/// [`Error::Input`](crate::Error::Input) when a buffer or a scalar does not fit the plan; [`Error::ImageUnfit`](crate::Error::ImageUnfit) or
+/// [`Error::Driver`](crate::Error::Driver).
 pub fn launch<T: Float>(
     context: &Context,
     plan: &Plan,
@@ -207,17 +144,14 @@ pub fn launch<T: Float>(
     if plan.extents.images > 0 {
         queue_losses(context, plan, params, arguments)?;
     }
-    let function = context.function_for(&plan.finish)?;
-    let mut builder = context.stream().launch_builder(&function);
-    let images = plan.extents.images as i32;
-    builder
-        .arg(&images)
-        .arg(&mut arguments.workspace)
-        .arg(&mut arguments.losses);
-    // SAFETY: the kernel takes (int, const double*, float*); it reads two sums an image, which the
-    // workspace was checked to hold, and writes two losses, checked to be there.
-    unsafe { builder.launch(plan.finish.config()) }.map_err(driver_error("launching a kernel"))?;
-    Ok(())
+    let (images, workspace) = (plan.extents.images, &mut arguments.workspace);
+    queue_finish(
+        context,
+        &plan.finish,
+        images,
+        workspace,
+        &mut arguments.losses,
+    )
 }
 
 fn queue_losses<T: Float>(
@@ -256,31 +190,28 @@ fn queue_losses<T: Float>(
 }
 
 fn check<T: Float>(context: &Context, plan: &Plan, arguments: &Arguments<'_, T>) -> Result<()> {
-    if T::DTYPE != plan.dtype {
-        let rule = format!("of the plan's type {}", plan.dtype);
-        return Err(Error::input(OP, "maps", rule, T::DTYPE));
-    }
+    check::planned_dtype::<T>(OP, "maps", plan.dtype)?;
     let Extents {
         images,
         cells,
         boxes,
     } = plan.extents;
     for corner in 0..2 {
-        length(OP, "maps", arguments.maps[corner].len(), images * cells)?;
-        length(
+        check::length(OP, "maps", arguments.maps[corner].len(), images * cells)?;
+        check::length(
             OP,
             "indices",
             arguments.indices[corner].len(),
             images * boxes,
         )?;
         if let Some(gradients) = &arguments.gradients {
-            length(OP, "gradients", gradients[corner].len(), images * cells)?;
+            check::length(OP, "gradients", gradients[corner].len(), images * cells)?;
         }
     }
     if let Some(upstream) = &arguments.upstream {
-        length(OP, "upstream", upstream.len(), 1)?;
+        check::length(OP, "upstream", upstream.len(), 1)?;
     }
-    length(OP, "losses", arguments.losses.len(), 2)?;
+    check::length(OP, "losses", arguments.losses.len(), 2)?;
     workspace::check(OP, context, &arguments.workspace, plan.workspace_bytes())
 }
 

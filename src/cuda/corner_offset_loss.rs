@@ -1,12 +1,13 @@
 //! Smooth-L1 loss of corner offsets on CUDA: a block an image, then one that adds their sums.
 
+use super::check;
 use super::context::driver_error;
-use super::corner_embedding_loss::{Extents, launches, of_type};
-use super::corner_targets::length;
+pub use super::corner_losses::Extents;
+use super::corner_losses::{launches, queue_finish};
 use super::launch::{Kernel, Launch, OptionalArgument};
 use super::{Buffer, Context, workspace};
 use crate::dtype::{DType, Float};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::params::CornerOffsetLoss;
 use cudarc::driver::{CudaView, CudaViewMut, DeviceRepr, PushKernelArg};
 use std::fmt;
@@ -47,7 +48,7 @@ impl Plan {
     /// images, 2^31 - 1 cells.
     pub fn new(extents: Extents, dtype: DType) -> Result<Self> {
         extents.check(OP)?;
-        let symbol = of_type(OP, LOSS, dtype)?;
+        let symbol = check::of_dtype(OP, "map", LOSS, dtype)?;
         let [loss, finish] = launches(IMAGE, [symbol, FINISH], extents.images);
         Ok(Self {
             extents,
@@ -132,8 +133,8 @@ unsafe impl DeviceRepr for Scalars {}
 /// Queues the op on the context's stream: two launches, no allocation, no waiting.
 ///
 /// # Errors
-/// [`Error::Input`] when a buffer or a scalar does not fit the plan; [`Error::ImageUnfit`] or
-/// [`Error::Driver`].
+/// [`Error::Input`](crate::Error::Input) when a buffer or a scalar does not fit the plan; [`Error::ImageUnfit`](crate::Error::ImageUnfit) or
+/// [`Error::Driver`](crate::Error::Driver).
 pub fn launch<T: Float>(
     context: &Context,
     plan: &Plan,
@@ -145,17 +146,14 @@ pub fn launch<T: Float>(
     if plan.extents.images > 0 {
         queue_loss(context, plan, params, arguments)?;
     }
-    let function = context.function_for(&plan.finish)?;
-    let mut builder = context.stream().launch_builder(&function);
-    let images = plan.extents.images as i32;
-    builder
-        .arg(&images)
-        .arg(&mut arguments.workspace)
-        .arg(&mut arguments.loss);
-    // SAFETY: the kernel takes (int, const double*, float*); it reads a sum an image, which the
-    // workspace was checked to hold, and writes one loss, checked to be there.
-    unsafe { builder.launch(plan.finish.config()) }.map_err(driver_error("launching a kernel"))?;
-    Ok(())
+    let (images, workspace) = (plan.extents.images, &mut arguments.workspace);
+    queue_finish(
+        context,
+        &plan.finish,
+        images,
+        workspace,
+        &mut arguments.loss,
+    )
 }
 
 fn queue_loss<T: Float>(
@@ -192,24 +190,21 @@ fn queue_loss<T: Float>(
 }
 
 fn check<T: Float>(context: &Context, plan: &Plan, arguments: &Arguments<'_, T>) -> Result<()> {
-    if T::DTYPE != plan.dtype {
-        let rule = format!("of the plan's type {}", plan.dtype);
-        return Err(Error::input(OP, "offsets", rule, T::DTYPE));
-    }
+    check::planned_dtype::<T>(OP, "offsets", plan.dtype)?;
     let Extents {
         images,
         cells,
         boxes,
     } = plan.extents;
-    length(OP, "offsets", arguments.offsets.len(), 2 * images * cells)?;
-    length(OP, "indices", arguments.indices.len(), images * boxes)?;
-    length(OP, "targets", arguments.targets.len(), 2 * images * boxes)?;
-    length(OP, "loss", arguments.loss.len(), 1)?;
+    check::length(OP, "offsets", arguments.offsets.len(), 2 * images * cells)?;
+    check::length(OP, "indices", arguments.indices.len(), images * boxes)?;
+    check::length(OP, "targets", arguments.targets.len(), 2 * images * boxes)?;
+    check::length(OP, "loss", arguments.loss.len(), 1)?;
     if let Some(upstream) = &arguments.upstream {
-        length(OP, "upstream", upstream.len(), 1)?;
+        check::length(OP, "upstream", upstream.len(), 1)?;
     }
     if let Some(gradient) = &arguments.gradient {
-        length(OP, "gradient", gradient.len(), 2 * images * cells)?;
+        check::length(OP, "gradient", gradient.len(), 2 * images * cells)?;
     }
     workspace::check(OP, context, &arguments.workspace, plan.workspace_bytes())
 }

@@ -1,5 +1,6 @@
 //! Targets of corner heatmaps on CUDA: one launch over the boxes, one a heatmap.
 
+use super::check;
 use super::context::driver_error;
 use super::divisor::Divisor;
 use super::launch::{Kernel, Launch, OptionalArgument};
@@ -233,12 +234,12 @@ pub fn launch(
     let [_, height, width, _] = extents.shape;
     params.check(OP, [height, width])?;
     let all = extents.all_boxes();
-    length(OP, "boxes", arguments.boxes.len(), 4 * all)?;
-    length(OP, "classes", arguments.classes.len(), all)?;
+    check::length(OP, "boxes", arguments.boxes.len(), 4 * all)?;
+    check::length(OP, "classes", arguments.classes.len(), all)?;
     for corner in 0..2 {
-        length(OP, "heat", arguments.heat[corner].len(), extents.elements())?;
-        length(OP, "offsets", arguments.offsets[corner].len(), 2 * all)?;
-        length(OP, "indices", arguments.indices[corner].len(), all)?;
+        check::length(OP, "heat", arguments.heat[corner].len(), extents.elements())?;
+        check::length(OP, "offsets", arguments.offsets[corner].len(), 2 * all)?;
+        check::length(OP, "indices", arguments.indices[corner].len(), all)?;
     }
     workspace::check(OP, context, &arguments.workspace, plan.workspace_bytes())?;
     let outputs = Some((&mut arguments.offsets, &mut arguments.indices));
@@ -340,14 +341,6 @@ fn boxes_launch(extents: &Extents) -> Launch {
         block: [THREADS as u32, 1, 1],
         shared_bytes: 0,
     }
-}
-
-pub(super) fn length(op: &'static str, argument: &str, is: usize, expected: usize) -> Result<()> {
-    if is == expected {
-        return Ok(());
-    }
-    let rule = format!("{expected} elements");
-    Err(Error::input(op, argument, rule, is))
 }
 
 /// Heatmap, offsets and indices of one corner.

@@ -1,9 +1,10 @@
 //! Activations, image normalisation, embeddings and position terms on CUDA: a thread for each 16
 //! bytes of the output. There is nothing to plan.
 
+use super::check;
 use super::context::driver_error;
 use super::launch::{Kernel, OptionalArgument};
-use super::span::{Spans, lengths, of_dtype};
+use super::span::Spans;
 use super::{Buffer, Context};
 use crate::dtype::Float;
 use crate::error::{Error, Result};
@@ -80,7 +81,7 @@ pub fn activation<T: Float>(
     out: &mut CudaViewMut<'_, T>,
 ) -> Result<()> {
     const OP: &str = "activation";
-    lengths(OP, &[("out", out.len(), x.len())])?;
+    check::lengths(OP, &[("out", out.len(), x.len())])?;
     let stream = context.stream();
     let addresses = [x.device_ptr(stream).0, out.device_ptr(stream).0];
     let spans = Spans::new(x.len(), x.len(), T::DTYPE, &addresses);
@@ -116,7 +117,7 @@ pub fn normalize_image<T: Float>(
         ("x", x.len(), whole),
         ("out", out.len(), x.len()),
     ];
-    lengths(OP, &pairs)?;
+    check::lengths(OP, &pairs)?;
     let spans = Spans {
         vectors: x.len() as i64,
         row_vectors: channels as i64,
@@ -151,7 +152,7 @@ pub fn embedding<T: Float>(
         ("table", table.len(), rows * width),
         ("out", out.len(), indices.len() * width),
     ];
-    lengths(OP, &pairs)?;
+    check::lengths(OP, &pairs)?;
     let stream = context.stream();
     let addresses = [table.device_ptr(stream).0, out.device_ptr(stream).0];
     let spans = Spans::new(out.len(), width, T::DTYPE, &addresses);
@@ -192,7 +193,7 @@ pub fn add_positions<T: Float>(
         ("out", out.len(), sequences * positions.len()),
         ("x", x.len(), sequences * own),
     ];
-    lengths(OP, &pairs)?;
+    check::lengths(OP, &pairs)?;
     let stream = context.stream();
     let addresses = [
         x.device_ptr(stream).0,
@@ -236,7 +237,7 @@ fn kernel(
     }
     Ok(Kernel {
         image: IMAGE,
-        symbol: of_dtype(op, symbols, dtype)?,
+        symbol: check::of_dtype(op, "x", symbols, dtype)?,
     })
 }
 

@@ -1,8 +1,9 @@
 //! Group norm on CUDA: sums of chunks of pixels, moments, and a pass that applies them.
 
+use super::check;
 use super::context::driver_error;
 use super::launch::{Kernel, Launch};
-use super::span::{Spans, lengths, limited, of_dtype};
+use super::span::Spans;
 use super::{Buffer, Context, workspace};
 use crate::dtype::{DType, Float};
 use crate::error::{Error, Result};
@@ -64,7 +65,7 @@ impl Plan {
     pub fn new(extents: [usize; 3], params: &GroupNorm, dtype: DType) -> Result<Self> {
         let [images, pixels, channels] = extents;
         params.check(channels)?;
-        limited(OP, &[("pixels of an image", pixels)])?;
+        check::limited(OP, &[("pixels of an image", pixels)])?;
         let most = SHARED_BYTES / CHANNEL_BYTES;
         if !(1..=MAX_IMAGES).contains(&images) || pixels == 0 || !(1..=most).contains(&channels) {
             let rule =
@@ -89,7 +90,12 @@ impl Plan {
             params: *params,
             dtype,
             chunk,
-            sums: launch(of_dtype(OP, SUMS, dtype)?, blocks, THREADS as u32, shared),
+            sums: launch(
+                check::of_dtype(OP, "x", SUMS, dtype)?,
+                blocks,
+                THREADS as u32,
+                shared,
+            ),
             moments: launch(MOMENTS, groups, 32, 0),
         })
     }
@@ -184,10 +190,7 @@ pub fn launch<T: Float>(
 ) -> Result<()> {
     let [_, pixels, channels] = plan.extents;
     let elements = plan.extents.iter().product();
-    if T::DTYPE != plan.dtype {
-        let rule = format!("of the plan's type {}", plan.dtype);
-        return Err(Error::input(OP, "x", rule, T::DTYPE));
-    }
+    check::planned_dtype::<T>(OP, "x", plan.dtype)?;
     let Arguments {
         x,
         weight,
@@ -195,7 +198,7 @@ pub fn launch<T: Float>(
         out,
         workspace,
     } = arguments;
-    lengths(
+    check::lengths(
         OP,
         &[
             ("x", x.len(), elements),
@@ -215,7 +218,7 @@ pub fn launch<T: Float>(
     let spans = Spans::new(elements, channels, T::DTYPE, &addresses);
     let apply = Kernel {
         image: IMAGE,
-        symbol: of_dtype(OP, APPLY, T::DTYPE)?,
+        symbol: check::of_dtype(OP, "x", APPLY, T::DTYPE)?,
     };
     let apply = spans.launch(OP, apply)?;
     let scalars = Scalars {

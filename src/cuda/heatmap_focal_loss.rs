@@ -1,8 +1,9 @@
 //! Heatmap focal loss on CUDA: one pass over the logits, a block a tile, then one small block that adds
 //! their sums.
 
+use super::check;
 use super::context::driver_error;
-use super::corner_targets::{self, Extents, Heatmap, length};
+use super::corner_targets::{self, Extents, Heatmap};
 use super::launch::{Kernel, Launch, OptionalArgument};
 use super::{Buffer, Context, workspace};
 use crate::dtype::{DType, Float};
@@ -67,15 +68,7 @@ impl Plan {
         } else {
             FROM_MAP
         };
-        let symbol = match dtype {
-            DType::F32 => symbols[0],
-            DType::F16 => symbols[1],
-            DType::BF16 => symbols[2],
-            DType::I32 => {
-                let rule = "of type f32, f16 or bf16";
-                return Err(Error::input(OP, "logits", rule, dtype));
-            }
-        };
+        let symbol = check::of_dtype(OP, "logits", symbols, dtype)?;
         let tile = VECTORS_PER_TILE * THREADS * VECTOR_BYTES / dtype.size();
         let kernel = |symbol| Kernel {
             image: IMAGE,
@@ -312,18 +305,15 @@ fn queue_pass<T: Float>(
 }
 
 fn check<T: Float>(context: &Context, plan: &Plan, arguments: &Arguments<'_, T>) -> Result<()> {
-    if T::DTYPE != plan.dtype {
-        let rule = format!("of the plan's type {}", plan.dtype);
-        return Err(Error::input(OP, "logits", rule, T::DTYPE));
-    }
+    check::planned_dtype::<T>(OP, "logits", plan.dtype)?;
     let elements = plan.extents.elements();
-    length(OP, "logits", arguments.logits.len(), elements)?;
-    length(OP, "loss", arguments.loss.len(), 1)?;
+    check::length(OP, "logits", arguments.logits.len(), elements)?;
+    check::length(OP, "loss", arguments.loss.len(), 1)?;
     if let Some(upstream) = &arguments.upstream {
-        length(OP, "upstream", upstream.len(), 1)?;
+        check::length(OP, "upstream", upstream.len(), 1)?;
     }
     if let Some(gradient) = &arguments.gradient {
-        length(OP, "gradient", gradient.len(), elements)?;
+        check::length(OP, "gradient", gradient.len(), elements)?;
     }
     let name = |boxes| if boxes { "boxes" } else { "a map" };
     let from_boxes = matches!(arguments.targets, Targets::Boxes { .. });
@@ -332,7 +322,7 @@ fn check<T: Float>(context: &Context, plan: &Plan, arguments: &Arguments<'_, T>)
         return Err(Error::input(OP, "targets", rule, name(from_boxes)));
     }
     match &arguments.targets {
-        Targets::Map(map) => length(OP, "target", map.len(), elements)?,
+        Targets::Map(map) => check::length(OP, "target", map.len(), elements)?,
         Targets::Boxes {
             boxes,
             classes,
@@ -341,8 +331,8 @@ fn check<T: Float>(context: &Context, plan: &Plan, arguments: &Arguments<'_, T>)
         } => {
             let [_, height, width, _] = plan.extents.shape;
             rule.check(OP, [height, width])?;
-            length(OP, "boxes", boxes.len(), 4 * plan.extents.all_boxes())?;
-            length(OP, "classes", classes.len(), plan.extents.all_boxes())?;
+            check::length(OP, "boxes", boxes.len(), 4 * plan.extents.all_boxes())?;
+            check::length(OP, "classes", classes.len(), plan.extents.all_boxes())?;
         }
     }
     workspace::check(OP, context, &arguments.workspace, plan.workspace_bytes())

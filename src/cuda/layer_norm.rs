@@ -1,8 +1,9 @@
 //! Layer norm on CUDA: a warp a row, which it keeps in shared memory.
 
+use super::check;
 use super::context::driver_error;
 use super::launch::{Kernel, Launch};
-use super::span::{Spans, lengths, of_dtype};
+use super::span::Spans;
 use super::{Buffer, Context};
 use crate::dtype::{DType, Float};
 use crate::error::{Error, Result};
@@ -61,7 +62,7 @@ impl Plan {
         let launch = Launch {
             kernel: Kernel {
                 image: IMAGE,
-                symbol: of_dtype(OP, SYMBOLS, dtype)?,
+                symbol: check::of_dtype(OP, "x", SYMBOLS, dtype)?,
             },
             grid: [blocks as u32, 1, 1],
             block: [32 * warps as u32, 1, 1],
@@ -134,12 +135,9 @@ pub fn launch<T: Float>(
     arguments: &mut Arguments<'_, T>,
 ) -> Result<()> {
     crate::params::norm::epsilon(OP, epsilon)?;
-    if T::DTYPE != plan.dtype {
-        let rule = format!("of the plan's type {}", plan.dtype);
-        return Err(Error::input(OP, "x", rule, T::DTYPE));
-    }
+    check::planned_dtype::<T>(OP, "x", plan.dtype)?;
     let elements = plan.rows * plan.width;
-    lengths(
+    check::lengths(
         OP,
         &[
             ("x", arguments.x.len(), elements),

@@ -1,6 +1,7 @@
 //! Anchor matching on CUDA: the largest overlap of each box, then the match of each anchor.
 
 use super::anchors::AnchorTable;
+use super::check;
 use super::context::driver_error;
 use super::launch::{Kernel, Launch, OptionalArgument};
 use super::workspace::{self, piece};
@@ -8,7 +9,7 @@ use super::{Buffer, Context};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::params::{Anchors, MatchAnchors};
-use cudarc::driver::{CudaView, CudaViewMut, DevicePtr, DevicePtrMut, DeviceRepr, PushKernelArg};
+use cudarc::driver::{CudaView, CudaViewMut, DevicePtrMut, DeviceRepr, PushKernelArg};
 use std::fmt;
 
 const OP: &str = "match_anchors";
@@ -191,24 +192,16 @@ fn check(context: &Context, plan: &Plan, arguments: &Arguments<'_>) -> Result<()
     let boxes = plan.images * plan.boxes_per_image;
     let anchors = plan.images * plan.anchors.count();
     let counts = arguments.counts.as_ref().map(CudaView::len);
-    for (argument, len, expected) in [
+    let lengths = [
         ("boxes", Some(arguments.boxes.len()), 4 * boxes),
         ("classes", Some(arguments.classes.len()), boxes),
         ("counts", counts, plan.images),
         ("labels", Some(arguments.labels.len()), anchors),
         ("matched", Some(arguments.matched.len()), anchors),
         ("foreground", Some(arguments.foreground.len()), plan.images),
-    ] {
-        if len.is_some_and(|len| len != expected) {
-            let rule = format!("{expected} elements");
-            return Err(Error::input(OP, argument, rule, len.unwrap_or_default()));
-        }
-    }
-    let (address, _guard) = arguments.boxes.device_ptr(context.stream());
-    if address % 16 != 0 {
-        let value = format!("{address:#x}");
-        return Err(Error::input(OP, "boxes", "aligned to 16 bytes", value));
-    }
+    ];
+    check::given_lengths(OP, &lengths)?;
+    check::boxes_aligned(OP, context, &arguments.boxes)?;
     workspace::check(OP, context, &arguments.workspace, plan.workspace_bytes())
 }
 

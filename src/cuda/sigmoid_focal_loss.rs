@@ -1,6 +1,7 @@
 //! Sigmoid focal loss on CUDA: one pass over the logits by persistent blocks, then one small block
 //! that adds their sums.
 
+use super::check;
 use super::context::driver_error;
 use super::divisor::Divisor;
 use super::launch::{Kernel, Launch};
@@ -94,19 +95,7 @@ impl Plan {
             ));
         }
         let symbols = if gradient { GRADIENT } else { FORWARD };
-        let symbol = match dtype {
-            DType::F32 => symbols[0],
-            DType::F16 => symbols[1],
-            DType::BF16 => symbols[2],
-            DType::I32 => {
-                return Err(Error::input(
-                    OP,
-                    "logits",
-                    "of type f32, f16 or bf16",
-                    dtype,
-                ));
-            }
-        };
+        let symbol = check::of_dtype(OP, "logits", symbols, dtype)?;
         let vector = VECTOR_BYTES / dtype.size();
         let tile = THREADS as usize * vector * VECTORS_PER_TILE;
         let rows_per_tile = tile.div_ceil(classes.max(1)).next_multiple_of(ROW_GROUP);
@@ -295,33 +284,16 @@ fn launch_pass<T: Float>(
 }
 
 fn check<T: Float>(context: &Context, plan: &Plan, arguments: &Arguments<'_, T>) -> Result<()> {
-    let length = |argument: &str, is: usize, expected: usize| {
-        if is == expected {
-            return Ok(());
-        }
-        Err(Error::input(
-            OP,
-            argument,
-            format!("{expected} elements"),
-            is,
-        ))
-    };
-    if T::DTYPE != plan.dtype {
-        return Err(Error::input(
-            OP,
-            "logits",
-            format!("of the plan's type {}", plan.dtype),
-            T::DTYPE,
-        ));
-    }
-    length("logits", arguments.logits.len(), plan.logits())?;
-    length("labels", arguments.labels.len(), plan.rows)?;
-    length("loss", arguments.loss.len(), 1)?;
+    check::planned_dtype::<T>(OP, "logits", plan.dtype)?;
+    check::length(OP, "logits", arguments.logits.len(), plan.logits())?;
+    check::length(OP, "labels", arguments.labels.len(), plan.rows)?;
+    check::length(OP, "loss", arguments.loss.len(), 1)?;
     if let Some(upstream) = &arguments.upstream {
-        length("upstream", upstream.len(), 1)?;
+        check::length(OP, "upstream", upstream.len(), 1)?;
     }
     let gradient = if plan.gradient { plan.logits() } else { 0 };
-    length(
+    check::length(
+        OP,
         "gradient",
         arguments.gradient.as_ref().map_or(0, |view| view.len()),
         gradient,

@@ -1,5 +1,6 @@
 //! Soft non-maximum suppression on CUDA: one launch, a block an image.
 
+use super::check;
 use super::context::driver_error;
 use super::launch::{Kernel, Launch, OptionalArgument};
 use super::workspace::{self, piece};
@@ -8,7 +9,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::params::nms::MAX_BOXES;
 use crate::params::{SoftNms, SoftNmsMethod};
-use cudarc::driver::{CudaView, CudaViewMut, DevicePtr, DeviceRepr, PushKernelArg};
+use cudarc::driver::{CudaView, CudaViewMut, DeviceRepr, PushKernelArg};
 use std::fmt;
 
 const REGISTERS: Kernel = kernel("soft_nms_registers_f32");
@@ -239,16 +240,7 @@ fn check(context: &Context, plan: &Plan, arguments: &Arguments<'_>) -> Result<()
         ("kept_scores", Some(arguments.kept_scores.len()), outputs),
         ("kept", Some(arguments.kept.len()), images),
     ];
-    for (argument, len, expected) in lengths {
-        if len.is_some_and(|len| len != expected) {
-            let rule = format!("{expected} elements");
-            return Err(Error::input(OP, argument, rule, len.unwrap_or_default()));
-        }
-    }
-    let (address, _guard) = arguments.boxes.device_ptr(context.stream());
-    if !address.is_multiple_of(16) {
-        let is = format!("{address:#x}");
-        return Err(Error::input(OP, "boxes", "aligned to 16 bytes", is));
-    }
+    check::given_lengths(OP, &lengths)?;
+    check::boxes_aligned(OP, context, &arguments.boxes)?;
     workspace::check(OP, context, &arguments.workspace, plan.workspace_bytes())
 }

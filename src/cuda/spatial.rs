@@ -1,9 +1,10 @@
 //! Pooling, upsampling and resizing of images `[B, H, W, C]` on CUDA: a thread for each 16 bytes of
 //! channels of an output pixel.
 
+use super::check;
 use super::context::driver_error;
 use super::launch::{Kernel, OptionalArgument};
-use super::span::{Spans, lengths, limited, of_dtype};
+use super::span::Spans;
 use super::{Buffer, Context};
 use crate::dtype::{DType, Float};
 use crate::error::{Error, Result};
@@ -110,11 +111,11 @@ impl Plan {
         let name = plan.name();
         let [_, height, width, channels] = input;
         let extents = [height, width, channels, output[0], output[1]];
-        limited(name, &extents.map(|extent| ("each extent", extent)))?;
+        check::limited(name, &extents.map(|extent| ("each extent", extent)))?;
         if plan.lengths().contains(&0) {
             return Err(Error::input(name, "x", "not empty", format!("{input:?}")));
         }
-        let symbol = of_dtype(name, SYMBOLS[place], dtype)?;
+        let symbol = check::of_dtype(name, "x", SYMBOLS[place], dtype)?;
         Ok(Self { symbol, ..plan })
     }
 
@@ -245,7 +246,7 @@ pub fn launch<T: Float>(
         0
     };
     let of_skip = arguments.skip.as_ref().map_or(0, |skip| skip.len());
-    lengths(
+    check::lengths(
         name,
         &[
             ("x", arguments.x.len(), input),

@@ -3,6 +3,7 @@
 mod bundle;
 mod ci;
 mod cuda;
+mod plot;
 mod ptxas;
 mod summary;
 mod test;
@@ -37,6 +38,8 @@ enum Command {
     Ci,
     /// Make target/gpu-bundle: prebuilt tests and benches for a GPU machine without Rust.
     GpuBundle,
+    /// Draw assets/roofline.svg from benches/h200.csv: the kernels against what an H200 can do.
+    Plot,
 }
 
 fn main() -> ExitCode {
@@ -62,5 +65,6 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         Command::Test(options) => test::run(&workspace, options),
         Command::Ci => ci::run(&workspace),
         Command::GpuBundle => bundle::run(&workspace).map(|()| true),
+        Command::Plot => plot::run(&workspace).map(|()| true),
     }
 }

@@ -6,15 +6,16 @@ mod plan;
 pub use plan::Plan;
 
 use super::anchors::{Addresses, AnchorTable, addresses, views};
+use super::check;
 use super::context::driver_error;
 use super::launch::{Kernel, OptionalArgument};
 use super::workspace;
 use super::{Buffer, Context};
 use crate::dtype::{DType, Float};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::params::anchors::MAX_LEVELS;
 use crate::params::{AnchorDecode, Anchors};
-use cudarc::driver::{CudaView, CudaViewMut, DevicePtr, DevicePtrMut, DeviceRepr, PushKernelArg};
+use cudarc::driver::{CudaView, CudaViewMut, DevicePtrMut, DeviceRepr, PushKernelArg};
 
 const OP: &str = "anchor_decode";
 
@@ -95,8 +96,8 @@ pub struct Arguments<'a, T> {
 /// Queues the op on the context's stream: two launches, no allocation, no waiting.
 ///
 /// # Errors
-/// [`Error::Input`] when a buffer's length, type or alignment does not fit the plan; [`Error::ImageUnfit`] or
-/// [`Error::Driver`].
+/// [`Error::Input`](crate::Error::Input) when a buffer's length, type or alignment does not fit the plan; [`Error::ImageUnfit`](crate::Error::ImageUnfit) or
+/// [`Error::Driver`](crate::Error::Driver).
 pub fn launch<T: Float>(
     context: &Context,
     plan: &Plan,
@@ -136,10 +137,7 @@ pub fn launch<T: Float>(
 }
 
 fn check<T: Float>(context: &Context, plan: &Plan, arguments: &Arguments<'_, T>) -> Result<Heads> {
-    if T::DTYPE != plan.dtype {
-        let rule = format!("of the plan's type {}", plan.dtype);
-        return Err(Error::input(OP, "logits", rule, T::DTYPE));
-    }
+    check::planned_dtype::<T>(OP, "logits", plan.dtype)?;
     let lengths = |channels: usize| {
         let levels = plan.anchors.levels().iter();
         levels.map(move |level| plan.images * level.count() * channels)
@@ -151,23 +149,15 @@ fn check<T: Float>(context: &Context, plan: &Plan, arguments: &Arguments<'_, T>)
     };
     let all = plan.images * plan.max_output;
     let sizes = arguments.image_sizes.as_ref().map(CudaView::len);
-    for (argument, len, expected) in [
+    let lengths = [
         ("image_sizes", sizes, 2 * plan.images),
         ("boxes", Some(arguments.boxes.len()), 4 * all),
         ("scores", Some(arguments.scores.len()), all),
         ("classes", Some(arguments.classes.len()), all),
         ("count", Some(arguments.count.len()), plan.images),
-    ] {
-        if len.is_some_and(|len| len != expected) {
-            let rule = format!("{expected} elements");
-            return Err(Error::input(OP, argument, rule, len.unwrap_or_default()));
-        }
-    }
-    let (address, _guard) = arguments.boxes.device_ptr(context.stream());
-    if address % 16 != 0 {
-        let value = format!("{address:#x}");
-        return Err(Error::input(OP, "boxes", "aligned to 16 bytes", value));
-    }
+    ];
+    check::given_lengths(OP, &lengths)?;
+    check::boxes_aligned(OP, context, &arguments.boxes)?;
     workspace::check(OP, context, &arguments.workspace, plan.workspace_bytes())?;
     Ok(heads)
 }

@@ -1,5 +1,6 @@
 //! How anchor decoding is laid over a GPU.
 
+use super::super::check;
 use super::{FILTER, OP, SELECT, Scalars};
 use crate::cuda::workspace::piece;
 use crate::cuda::{Launch, Properties};
@@ -61,15 +62,7 @@ impl Plan {
         if max_output == 0 {
             return Err(Error::input(OP, "candidates", "at least 1", max_output));
         }
-        let type_index = match dtype {
-            DType::F32 => 0,
-            DType::F16 => 1,
-            DType::BF16 => 2,
-            DType::I32 => {
-                let rule = "of type f32, f16 or bf16";
-                return Err(Error::input(OP, "logits", rule, dtype));
-            }
-        };
+        let type_index = check::of_dtype(OP, "logits", [0, 1, 2], dtype)?;
         let topk = topk.into_iter().max().unwrap_or(0);
         let slots = (gpu.multiprocessors as usize * BLOCKS_PER_MULTIPROCESSOR / images).max(1);
         // A row may begin 15 bytes behind the first tile's start.

@@ -2,6 +2,7 @@
 
 mod method;
 
+use super::super::check;
 use super::OP;
 use super::buffers::{check_alignment, check_length, check_span, from_offset};
 use super::scalars::{Blocks, Scalars};
@@ -202,10 +203,7 @@ fn offsets<'a, T>(
 /// Checks the buffers against the plan.
 fn check<T: Float>(context: &Context, plan: &Plan, arguments: &mut Arguments<'_, T>) -> Result<()> {
     let geometry = &plan.geometry;
-    if T::DTYPE != plan.dtype {
-        let rule = format!("of the plan's type {}", plan.dtype);
-        return Err(Error::input(OP, "q", rule, T::DTYPE));
-    }
+    check::planned_dtype::<T>(OP, "q", plan.dtype)?;
     let (queries, keys) = (geometry.query_extents(), geometry.key_extents());
     let stream = context.stream();
     let [q, k, v] = arguments.qkv.parts();

@@ -1,5 +1,6 @@
 //! Attention probabilities of chosen queries.
 
+use super::super::check;
 use super::OP;
 use super::buffers::{check_alignment, check_length, check_span, from_offset};
 use super::scalars::{Blocks, Scalars};
@@ -7,7 +8,7 @@ use crate::cuda::context::driver_error;
 use crate::cuda::launch::{Kernel, Launch, OptionalArgument};
 use crate::cuda::{Buffer, Context};
 use crate::dtype::{DType, Float};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::params::Attention;
 use crate::params::attention::{Geometry, Mask, Qkv};
 use cudarc::driver::{CudaView, CudaViewMut, DevicePtr, PushKernelArg};
@@ -48,12 +49,7 @@ impl Plan {
     /// # Errors
     /// When `geometry` or `params` break a rule of theirs, `dtype` is no float type, or there are 2^31 rows or more.
     pub fn new(geometry: &Geometry, params: &Attention, dtype: DType, rows: usize) -> Result<Self> {
-        let symbol = match dtype {
-            DType::F32 => SYMBOLS[0],
-            DType::F16 => SYMBOLS[1],
-            DType::BF16 => SYMBOLS[2],
-            DType::I32 => return Err(Error::input(OP, "q", "of type f32, f16 or bf16", dtype)),
-        };
+        let symbol = check::of_dtype(OP, "q", SYMBOLS, dtype)?;
         geometry.check(dtype.size())?;
         params.check()?;
         let (blocks, count) = Blocks::new(geometry.batch, geometry.heads, rows)?;
@@ -124,8 +120,8 @@ pub struct Arguments<'a, T> {
 /// Queues the op on the context's stream, without allocation or waiting.
 ///
 /// # Errors
-/// [`Error::Input`] when a buffer's length or alignment does not fit the plan; [`Error::ImageUnfit`] or
-/// [`Error::Driver`].
+/// [`Error::Input`](crate::Error::Input) when a buffer's length or alignment does not fit the plan; [`Error::ImageUnfit`](crate::Error::ImageUnfit) or
+/// [`Error::Driver`](crate::Error::Driver).
 pub fn launch<T: Float>(
     context: &Context,
     plan: &Plan,
@@ -162,10 +158,7 @@ pub fn launch<T: Float>(
 
 fn check<T: Float>(context: &Context, plan: &Plan, arguments: &Arguments<'_, T>) -> Result<()> {
     let geometry = &plan.geometry;
-    if T::DTYPE != plan.dtype {
-        let rule = format!("of the plan's type {}", plan.dtype);
-        return Err(Error::input(OP, "q", rule, T::DTYPE));
-    }
+    check::planned_dtype::<T>(OP, "q", plan.dtype)?;
     let [q, k, _] = arguments.qkv.parts();
     let operands = [
         ("q", q, &geometry.q, geometry.query_extents()),

@@ -5,6 +5,7 @@ mod plan;
 pub(super) use plan::kernels;
 pub use plan::{Pass, Plan};
 
+use super::check;
 use super::context::driver_error;
 use super::{Buffer, Context};
 use crate::dtype::{DType, Float};
@@ -48,10 +49,10 @@ pub fn forward<T: Float>(
 ) -> Result<()> {
     check(plan, T::DTYPE, Pass::Forward)?;
     let elements = plan.scan.elements();
-    length("input", arguments.input.len(), elements)?;
-    length("output", arguments.output.len(), elements)?;
+    check::length(OP, "input", arguments.input.len(), elements)?;
+    check::length(OP, "output", arguments.output.len(), elements)?;
     if let Some(bits) = &arguments.bits {
-        length("bits", bits.len(), plan.scan.bit_words())?;
+        check::length(OP, "bits", bits.len(), plan.scan.bit_words())?;
     }
     if plan.is_empty() {
         return Ok(());
@@ -91,9 +92,9 @@ pub fn backward<T: Float>(
 ) -> Result<()> {
     check(plan, T::DTYPE, Pass::Backward)?;
     let elements = plan.scan.elements();
-    length("upstream", arguments.upstream.len(), elements)?;
-    length("bits", arguments.bits.len(), plan.scan.bit_words())?;
-    length("gradient", arguments.gradient.len(), elements)?;
+    check::length(OP, "upstream", arguments.upstream.len(), elements)?;
+    check::length(OP, "bits", arguments.bits.len(), plan.scan.bit_words())?;
+    check::length(OP, "gradient", arguments.gradient.len(), elements)?;
     if plan.is_empty() {
         return Ok(());
     }
@@ -130,14 +131,6 @@ fn check(plan: &Plan, dtype: DType, pass: Pass) -> Result<()> {
         return Err(Error::input(OP, "plan", format!("for {pass:?}"), value));
     }
     Ok(())
-}
-
-fn length(argument: &str, is: usize, expected: usize) -> Result<()> {
-    if is == expected {
-        return Ok(());
-    }
-    let rule = format!("{expected} elements");
-    Err(Error::input(OP, argument, rule, is))
 }
 
 /// The maxima of a whole buffer. See [`ops::corner_pool`](crate::ops::corner_pool()).

@@ -1,5 +1,6 @@
 //! How a corner pool is laid over the GPU.
 
+use super::super::check;
 use super::super::divisor::Divisor;
 use super::super::launch::{Kernel, Launch};
 use super::OP;
@@ -88,15 +89,7 @@ impl Plan {
     /// elements.
     pub fn new(scan: Scan, dtype: DType, pass: Pass) -> Result<Self> {
         scan.check(OP)?;
-        let of_type = match dtype {
-            DType::F32 => 0,
-            DType::F16 => 1,
-            DType::BF16 => 2,
-            DType::I32 => {
-                let rule = "of type f32, f16 or bf16";
-                return Err(Error::input(OP, "input", rule, dtype));
-            }
-        };
+        let of_type = check::of_dtype(OP, "input", [0, 1, 2], dtype)?;
         let columns = scan.outer * scan.inner;
         if columns > MAX_COLUMNS {
             let rule = format!("at most {MAX_COLUMNS}");

@@ -6,6 +6,7 @@ mod plan;
 pub use plan::Plan;
 pub(super) use plan::kernels;
 
+use super::check;
 use super::context::driver_error;
 use super::corner_pool::{self, Pass, is_aligned};
 use super::{Buffer, Context, workspace};
@@ -58,12 +59,12 @@ pub fn forward<T: Float>(
     check(context, plan, T::DTYPE, Pass::Forward, &arguments.workspace)?;
     let scans = plan.scans();
     let elements = scans[0].elements();
-    length("vertical", arguments.vertical.len(), elements)?;
-    length("horizontal", arguments.horizontal.len(), elements)?;
-    length("output", arguments.output.len(), elements)?;
+    check::length(OP, "vertical", arguments.vertical.len(), elements)?;
+    check::length(OP, "horizontal", arguments.horizontal.len(), elements)?;
+    check::length(OP, "output", arguments.output.len(), elements)?;
     if let Some(bits) = &arguments.bits {
-        length("bits", bits[0].len(), scans[0].bit_words())?;
-        length("bits", bits[1].len(), scans[1].bit_words())?;
+        check::length(OP, "bits", bits[0].len(), scans[0].bit_words())?;
+        check::length(OP, "bits", bits[1].len(), scans[1].bit_words())?;
     }
     let stream = context.stream();
     let mut addresses = arguments.vertical.device_ptr(stream).0
@@ -139,12 +140,12 @@ pub fn backward<T: Float>(
     )?;
     let scans = plan.scans();
     let elements = scans[0].elements();
-    length("upstream", arguments.upstream.len(), elements)?;
+    check::length(OP, "upstream", arguments.upstream.len(), elements)?;
     let stream = context.stream();
     let mut addresses = arguments.upstream.device_ptr(stream).0;
     for (at, scan) in scans.into_iter().enumerate() {
-        length("bits", arguments.bits[at].len(), scan.bit_words())?;
-        length("gradients", arguments.gradients[at].len(), elements)?;
+        check::length(OP, "bits", arguments.bits[at].len(), scan.bit_words())?;
+        check::length(OP, "gradients", arguments.gradients[at].len(), elements)?;
         addresses |= arguments.bits[at].device_ptr(stream).0;
         addresses |= arguments.gradients[at].device_ptr_mut(stream).0;
     }
@@ -205,14 +206,6 @@ fn check(
         return Err(Error::input(OP, "plan", format!("for {pass:?}"), value));
     }
     workspace::check(OP, context, workspace, plan.workspace_bytes())
-}
-
-fn length(argument: &str, is: usize, expected: usize) -> Result<()> {
-    if is == expected {
-        return Ok(());
-    }
-    let rule = format!("{expected} elements");
-    Err(Error::input(OP, argument, rule, is))
 }
 
 /// The maps of a pair in whole buffers: vertical, horizontal, and how they are pooled.

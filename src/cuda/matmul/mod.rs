@@ -5,6 +5,7 @@ mod geometry;
 
 pub use geometry::{Geometry, lay_out};
 
+use super::check;
 use super::context::driver_error;
 use super::divisor::Divisor;
 use super::launch::{Kernel, Launch, OptionalArgument};
@@ -268,10 +269,7 @@ pub fn launch<T: Float>(
 }
 
 fn check<T: Float>(plan: &Plan, arguments: &Arguments<'_, T>) -> Result<()> {
-    if T::DTYPE != plan.dtype {
-        let rule = format!("of the plan's type {}", plan.dtype);
-        return Err(Error::input(OP, "x", rule, T::DTYPE));
-    }
+    check::planned_dtype::<T>(OP, "x", plan.dtype)?;
     let g = &plan.geometry;
     let optional =
         |view: &Option<CudaView<'_, T>>, len| view.as_ref().map_or(len, |view| view.len());
@@ -286,16 +284,7 @@ fn check<T: Float>(plan: &Plan, arguments: &Arguments<'_, T>) -> Result<()> {
         ),
         ("out", arguments.out.len(), g.outputs_len()),
     ];
-    for (argument, is, expected) in lengths {
-        if is != expected {
-            return Err(Error::input(
-                OP,
-                argument,
-                format!("{expected} elements"),
-                is,
-            ));
-        }
-    }
+    check::lengths(OP, &lengths)?;
     Ok(())
 }
 

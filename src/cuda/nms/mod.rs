@@ -5,6 +5,7 @@ mod plan;
 pub use plan::Plan;
 pub(super) use plan::kernels;
 
+use super::check;
 use super::context::driver_error;
 use super::launch::{Launch, OptionalArgument};
 use super::workspace;
@@ -12,7 +13,7 @@ use super::{Buffer, Context};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::params::Nms;
-use cudarc::driver::{CudaView, CudaViewMut, DevicePtr, DevicePtrMut, DeviceRepr, PushKernelArg};
+use cudarc::driver::{CudaView, CudaViewMut, DevicePtrMut, DeviceRepr, PushKernelArg};
 use plan::Route;
 
 const OP: &str = "nms";
@@ -146,21 +147,8 @@ fn check(context: &Context, plan: &Plan, arguments: &Arguments<'_>) -> Result<()
         ),
         ("kept", Some(arguments.kept.len()), images),
     ];
-    for (argument, len, expected) in lengths {
-        if len.is_some_and(|len| len != expected) {
-            let rule = format!("{expected} elements");
-            return Err(Error::input(OP, argument, rule, len.unwrap_or_default()));
-        }
-    }
-    let (address, _guard) = arguments.boxes.device_ptr(context.stream());
-    if address % 16 != 0 {
-        return Err(Error::input(
-            OP,
-            "boxes",
-            "aligned to 16 bytes",
-            format!("{address:#x}"),
-        ));
-    }
+    check::given_lengths(OP, &lengths)?;
+    check::boxes_aligned(OP, context, &arguments.boxes)?;
     workspace::check(OP, context, &arguments.workspace, plan.workspace_bytes())
 }
 

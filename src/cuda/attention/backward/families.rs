@@ -58,262 +58,154 @@ const fn whole(dim: usize, [rows, columns]: [usize; 2]) -> usize {
     2 * (rows + columns) * dim * HALF
 }
 
-const KEYS: &str = "attention/backward_keys_sm80";
-const QUERIES: &str = "attention/backward_queries_sm80";
-const BIAS: &str = "attention/backward_bias_sm80";
-const FLOATS: &str = "attention/backward_f32";
-
 const SHARED_OPERANDS: &str =
     "32 rows a warp, so that an operand from shared memory serves two products";
 const REGISTERS: &str = "the sums of 16 rows a warp fill 128 registers";
+const ONE_GRADIENT: &str = "the sums of 16 rows of one gradient alone fill 128 registers";
+const NARROW_SCORES: &str = "the sums of 16 rows a warp leave room for 32 columns of scores";
 const SCORES: &str = "sums, scores and their gradient fill 96 registers";
 const MEMORY: &str = "what 99 KiB of shared memory hold";
 
+/// A stage's symbols in 16-bit types.
+macro_rules! halves {
+    ($stage:literal) => {
+        [
+            None,
+            Some(concat!("attention_backward_", $stage, "_f16")),
+            Some(concat!("attention_backward_", $stage, "_bf16")),
+        ]
+    };
+}
+
+/// A stage's symbol in f32.
+macro_rules! single {
+    ($stage:literal) => {
+        [
+            Some(concat!("attention_backward_", $stage, "_f32")),
+            None,
+            None,
+        ]
+    };
+}
+
+type Symbols = [Option<&'static str>; 3];
+
+impl Family {
+    /// Owns keys, streams queries and their two statistics.
+    const fn keys(
+        symbols: Symbols,
+        columns: usize,
+        tile: [usize; 2],
+        warps: usize,
+        reason: &'static str,
+    ) -> Self {
+        Self {
+            role: Role::Keys,
+            image: "attention/backward_keys_sm80",
+            symbols,
+            columns,
+            tile,
+            warps,
+            shared_bytes: streamed(columns, tile, 2),
+            reason,
+        }
+    }
+
+    /// Owns queries, streams keys.
+    const fn queries(
+        symbols: Symbols,
+        columns: usize,
+        tile: [usize; 2],
+        warps: usize,
+        reason: &'static str,
+    ) -> Self {
+        Self {
+            role: Role::Queries,
+            image: "attention/backward_queries_sm80",
+            symbols,
+            columns,
+            tile,
+            warps,
+            shared_bytes: streamed(columns, tile, 0),
+            reason,
+        }
+    }
+
+    /// Owns a tile of the bias.
+    const fn bias(
+        symbols: Symbols,
+        columns: usize,
+        tile: [usize; 2],
+        reason: &'static str,
+    ) -> Self {
+        Self {
+            role: Role::Bias,
+            image: "attention/backward_bias_sm80",
+            symbols,
+            columns,
+            tile,
+            warps: 4,
+            shared_bytes: whole(columns, tile),
+            reason,
+        }
+    }
+
+    /// In f32: two tensors of a tile's rows and two of its columns lie in shared memory whole.
+    const fn floats(role: Role, symbols: Symbols, columns: usize) -> Self {
+        let (tile, groups) = match columns {
+            64 => ([64, 32], 16),
+            128 => ([64, 16], 16),
+            _ => ([32, 8], 8),
+        };
+        Self {
+            role,
+            image: "attention/backward_f32",
+            symbols,
+            columns,
+            tile,
+            warps: 8,
+            shared_bytes: floats(columns, tile, groups),
+            reason: MEMORY,
+        }
+    }
+}
+
+const ROWS: Family = Family {
+    role: Role::Rows,
+    image: "attention/backward_rows",
+    symbols: [
+        Some("attention_backward_rows_f32"),
+        Some("attention_backward_rows_f16"),
+        Some("attention_backward_rows_bf16"),
+    ],
+    columns: 256,
+    tile: [STATISTICS_GROUP, 0],
+    warps: 4,
+    shared_bytes: 0,
+    reason: "a group of statistics a block",
+};
+
 pub(super) const FAMILIES: [Family; 20] = [
-    Family {
-        role: Role::Rows,
-        image: "attention/backward_rows",
-        symbols: [
-            Some("attention_backward_rows_f32"),
-            Some("attention_backward_rows_f16"),
-            Some("attention_backward_rows_bf16"),
-        ],
-        columns: 256,
-        tile: [STATISTICS_GROUP, 0],
-        warps: 4,
-        shared_bytes: 0,
-        reason: "a group of statistics a block",
-    },
-    Family {
-        role: Role::Keys,
-        image: KEYS,
-        symbols: [
-            None,
-            Some("attention_backward_keys_d64_f16"),
-            Some("attention_backward_keys_d64_bf16"),
-        ],
-        columns: 64,
-        tile: [128, 64],
-        warps: 4,
-        shared_bytes: streamed(64, [128, 64], 2),
-        reason: SHARED_OPERANDS,
-    },
-    Family {
-        role: Role::Keys,
-        image: KEYS,
-        symbols: [
-            None,
-            Some("attention_backward_keys_d128_f16"),
-            Some("attention_backward_keys_d128_bf16"),
-        ],
-        columns: 128,
-        tile: [128, 32],
-        warps: 8,
-        shared_bytes: streamed(128, [128, 32], 2),
-        reason: REGISTERS,
-    },
-    Family {
-        role: Role::Keys,
-        image: KEYS,
-        symbols: [
-            None,
-            Some("attention_backward_dk_d256_f16"),
-            Some("attention_backward_dk_d256_bf16"),
-        ],
-        columns: 256,
-        tile: [64, 16],
-        warps: 4,
-        shared_bytes: streamed(256, [64, 16], 2),
-        reason: "the sums of 16 rows of dk alone fill 128 registers",
-    },
-    Family {
-        role: Role::Keys,
-        image: KEYS,
-        symbols: [
-            None,
-            Some("attention_backward_dv_d256_f16"),
-            Some("attention_backward_dv_d256_bf16"),
-        ],
-        columns: 256,
-        tile: [64, 16],
-        warps: 4,
-        shared_bytes: streamed(256, [64, 16], 2),
-        reason: "the sums of 16 rows of dv alone fill 128 registers",
-    },
-    Family {
-        role: Role::Queries,
-        image: QUERIES,
-        symbols: [
-            None,
-            Some("attention_backward_queries_d64_f16"),
-            Some("attention_backward_queries_d64_bf16"),
-        ],
-        columns: 64,
-        tile: [128, 64],
-        warps: 4,
-        shared_bytes: streamed(64, [128, 64], 0),
-        reason: SHARED_OPERANDS,
-    },
-    Family {
-        role: Role::Queries,
-        image: QUERIES,
-        symbols: [
-            None,
-            Some("attention_backward_queries_d128_f16"),
-            Some("attention_backward_queries_d128_bf16"),
-        ],
-        columns: 128,
-        tile: [128, 32],
-        warps: 8,
-        shared_bytes: streamed(128, [128, 32], 0),
-        reason: "the sums of 16 rows a warp leave room for 32 columns of scores",
-    },
-    Family {
-        role: Role::Queries,
-        image: QUERIES,
-        symbols: [
-            None,
-            Some("attention_backward_queries_d256_f16"),
-            Some("attention_backward_queries_d256_bf16"),
-        ],
-        columns: 256,
-        tile: [64, 16],
-        warps: 4,
-        shared_bytes: streamed(256, [64, 16], 0),
-        reason: REGISTERS,
-    },
-    Family {
-        role: Role::Bias,
-        image: BIAS,
-        symbols: [
-            None,
-            Some("attention_backward_bias_d64_f16"),
-            Some("attention_backward_bias_d64_bf16"),
-        ],
-        columns: 64,
-        tile: [64, 64],
-        warps: 4,
-        shared_bytes: whole(64, [64, 64]),
-        reason: SCORES,
-    },
-    Family {
-        role: Role::Bias,
-        image: BIAS,
-        symbols: [
-            None,
-            Some("attention_backward_bias_d128_f16"),
-            Some("attention_backward_bias_d128_bf16"),
-        ],
-        columns: 128,
-        tile: [64, 64],
-        warps: 4,
-        shared_bytes: whole(128, [64, 64]),
-        reason: SCORES,
-    },
-    Family {
-        role: Role::Bias,
-        image: BIAS,
-        symbols: [
-            None,
-            Some("attention_backward_bias_d256_f16"),
-            Some("attention_backward_bias_d256_bf16"),
-        ],
-        columns: 256,
-        tile: [64, 32],
-        warps: 4,
-        shared_bytes: whole(256, [64, 32]),
-        reason: MEMORY,
-    },
-    Family {
-        role: Role::Keys,
-        image: FLOATS,
-        symbols: [Some("attention_backward_keys_d64_f32"), None, None],
-        columns: 64,
-        tile: [64, 32],
-        warps: 8,
-        shared_bytes: floats(64, [64, 32], 16),
-        reason: MEMORY,
-    },
-    Family {
-        role: Role::Keys,
-        image: FLOATS,
-        symbols: [Some("attention_backward_keys_d128_f32"), None, None],
-        columns: 128,
-        tile: [64, 16],
-        warps: 8,
-        shared_bytes: floats(128, [64, 16], 16),
-        reason: MEMORY,
-    },
-    Family {
-        role: Role::Keys,
-        image: FLOATS,
-        symbols: [Some("attention_backward_keys_d256_f32"), None, None],
-        columns: 256,
-        tile: [32, 8],
-        warps: 8,
-        shared_bytes: floats(256, [32, 8], 8),
-        reason: MEMORY,
-    },
-    Family {
-        role: Role::Queries,
-        image: FLOATS,
-        symbols: [Some("attention_backward_queries_d64_f32"), None, None],
-        columns: 64,
-        tile: [64, 32],
-        warps: 8,
-        shared_bytes: floats(64, [64, 32], 16),
-        reason: MEMORY,
-    },
-    Family {
-        role: Role::Queries,
-        image: FLOATS,
-        symbols: [Some("attention_backward_queries_d128_f32"), None, None],
-        columns: 128,
-        tile: [64, 16],
-        warps: 8,
-        shared_bytes: floats(128, [64, 16], 16),
-        reason: MEMORY,
-    },
-    Family {
-        role: Role::Queries,
-        image: FLOATS,
-        symbols: [Some("attention_backward_queries_d256_f32"), None, None],
-        columns: 256,
-        tile: [32, 8],
-        warps: 8,
-        shared_bytes: floats(256, [32, 8], 8),
-        reason: MEMORY,
-    },
-    Family {
-        role: Role::Bias,
-        image: FLOATS,
-        symbols: [Some("attention_backward_bias_d64_f32"), None, None],
-        columns: 64,
-        tile: [64, 32],
-        warps: 8,
-        shared_bytes: floats(64, [64, 32], 16),
-        reason: MEMORY,
-    },
-    Family {
-        role: Role::Bias,
-        image: FLOATS,
-        symbols: [Some("attention_backward_bias_d128_f32"), None, None],
-        columns: 128,
-        tile: [64, 16],
-        warps: 8,
-        shared_bytes: floats(128, [64, 16], 16),
-        reason: MEMORY,
-    },
-    Family {
-        role: Role::Bias,
-        image: FLOATS,
-        symbols: [Some("attention_backward_bias_d256_f32"), None, None],
-        columns: 256,
-        tile: [32, 8],
-        warps: 8,
-        shared_bytes: floats(256, [32, 8], 8),
-        reason: MEMORY,
-    },
+    ROWS,
+    Family::keys(halves!("keys_d64"), 64, [128, 64], 4, SHARED_OPERANDS),
+    Family::keys(halves!("keys_d128"), 128, [128, 32], 8, REGISTERS),
+    Family::keys(halves!("dk_d256"), 256, [64, 16], 4, ONE_GRADIENT),
+    Family::keys(halves!("dv_d256"), 256, [64, 16], 4, ONE_GRADIENT),
+    Family::queries(halves!("queries_d64"), 64, [128, 64], 4, SHARED_OPERANDS),
+    Family::queries(halves!("queries_d128"), 128, [128, 32], 8, NARROW_SCORES),
+    Family::queries(halves!("queries_d256"), 256, [64, 16], 4, REGISTERS),
+    Family::bias(halves!("bias_d64"), 64, [64, 64], SCORES),
+    Family::bias(halves!("bias_d128"), 128, [64, 64], SCORES),
+    Family::bias(halves!("bias_d256"), 256, [64, 32], MEMORY),
+    Family::floats(Role::Keys, single!("keys_d64"), 64),
+    Family::floats(Role::Keys, single!("keys_d128"), 128),
+    Family::floats(Role::Keys, single!("keys_d256"), 256),
+    Family::floats(Role::Queries, single!("queries_d64"), 64),
+    Family::floats(Role::Queries, single!("queries_d128"), 128),
+    Family::floats(Role::Queries, single!("queries_d256"), 256),
+    Family::floats(Role::Bias, single!("bias_d64"), 64),
+    Family::floats(Role::Bias, single!("bias_d128"), 128),
+    Family::floats(Role::Bias, single!("bias_d256"), 256),
 ];
 
 /// The kernels of short sequences. A block is as large as the keys of a head.

@@ -5,6 +5,7 @@ mod families;
 mod scalars;
 mod stages;
 
+use super::super::check;
 use super::OP;
 use super::buffers::{check_alignment, check_length, check_span, from_offset};
 use crate::cuda::context::driver_error;
@@ -244,10 +245,7 @@ fn check_buffers<T: Float>(
         gradients,
         ..
     } = plan;
-    if T::DTYPE != plan.dtype {
-        let rule = format!("of the plan's type {}", plan.dtype);
-        return Err(Error::input(OP, "q", rule, T::DTYPE));
-    }
+    check::planned_dtype::<T>(OP, "q", plan.dtype)?;
     let (queries, keys) = (geometry.query_extents(), geometry.key_extents());
     let stream = context.stream();
     let [q, k, v] = arguments.qkv.parts();
