@@ -1,5 +1,8 @@
 //! `ocelli infer`: one forward pass of a model on the tensors of a file.
 
+mod bert;
+mod transformer;
+
 use crate::op::float_type;
 use crate::settings::Settings;
 use crate::target::{self, Backend};
@@ -20,7 +23,7 @@ struct Model {
     run: fn(&Call) -> Result<Outputs>,
 }
 
-const MODELS: &[Model] = &[];
+const MODELS: &[Model] = &[bert::MODEL, transformer::MODEL];
 
 /// Arguments of `ocelli infer`.
 #[derive(clap::Args)]
