@@ -177,3 +177,32 @@ fn mistakes_are_one_clear_line() {
     std::fs::remove_file(folder.file("model.safetensors")).unwrap();
     fails("model.safetensors: No such file");
 }
+
+/// On real weights, where `cargo xtask weights` has left them.
+#[test]
+fn the_trained_encoder_is_pytorchs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let model = root.join("target/weights/minilm");
+    if !model.join("model.safetensors").is_file() {
+        println!("skipped: {}: run `cargo xtask weights`", model.display());
+        return;
+    }
+    let golden = std::fs::read_to_string(root.join("tests/golden/models/minilm.json")).unwrap();
+    let golden = parsed(&golden);
+    let texts: Vec<_> = golden.iter().map(|(text, _)| text.as_str()).collect();
+    let run = embed(&model, &texts);
+    assert_success(&run);
+    assert!(error_text(&run).contains("only the first 512 tokens of `One word and another"));
+    let list = parsed(std::str::from_utf8(&run.stdout).unwrap());
+    assert_eq!(list.len(), golden.len());
+    for ((text, expected), (_, actual)) in golden.iter().zip(&list) {
+        assert_eq!(actual.len(), 384);
+        for (expected, actual) in expected.iter().zip(actual) {
+            // Twice what PyTorch's own f32 result is off by.
+            assert!(
+                (expected - actual).abs() <= 3e-7,
+                "{text}: {actual} for {expected}"
+            );
+        }
+    }
+}

@@ -72,7 +72,7 @@ pub fn run(options: &Options) -> Result<()> {
     let call = Call {
         weights: options.weights.clone(),
         settings,
-        dtype: options.dtype.map_or_else(|| stored_type(&inputs), Ok)?,
+        dtype: options.dtype.unwrap_or_else(|| stored_type(&inputs)),
         inputs,
         device: target::open_backend(options.device)?,
     };
@@ -81,14 +81,13 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// The type of the first float tensor by name; f32 where there is none.
-fn stored_type(inputs: &TensorFile) -> Result<DType> {
-    for name in inputs.names() {
-        let dtype = inputs.tensor(&name)?.dtype();
-        if dtype.is_float() {
-            return Ok(dtype);
-        }
-    }
-    Ok(DType::F32)
+fn stored_type(inputs: &TensorFile) -> DType {
+    let names = inputs.names();
+    // A tensor that cannot be read is an error where the model asks for it.
+    let mut types = names
+        .iter()
+        .filter_map(|name| Some(inputs.tensor(name).ok()?.dtype()));
+    types.find(|dtype| dtype.is_float()).unwrap_or(DType::F32)
 }
 
 impl Call {
