@@ -3,7 +3,9 @@
     cargo bench | tee bench.txt && python benches/peers.py bench.txt
 
 Needs torch 2.11 and torchvision 0.26; runs on CUDA where torch can, and on the CPU. On CUDA, calls are timed by events with a cold
-L2, as in the benches; `compiled` is torch.compile of the same function.
+L2, as in the benches; `compiled` is torch.compile of the same function. On the CPU the ratio of processor time is printed, too:
+on a busy machine it alone means something, with OMP_NUM_THREADS=1 here and RAYON_NUM_THREADS=1 there, so that no thread spins.
+A word after the file keeps to the cases whose function's name holds it.
 """
 
 import itertools
@@ -24,16 +26,25 @@ from torchvision.models.detection.retinanet import _box_loss
 ANCHORS, CLASSES = 201_600, 80
 
 
+class Seconds(float):
+    """Seconds of a call on the clock, and on processors."""
+
+    spent = None
+
+
 def timed(call, device):
     """Median seconds of a call."""
     call()
     if device == "cpu":
-        times = []
+        times, spent = [], []
         for _ in range(5):
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             call()
             times.append(time.perf_counter() - start)
-        return statistics.median(times)
+            spent.append(time.process_time() - used)
+        seconds = Seconds(statistics.median(times))
+        seconds.spent = statistics.median(spent)
+        return seconds
     flush = torch.empty(256 << 20, dtype=torch.uint8, device=device)
     events = []
     for _ in range(20):
@@ -447,10 +458,21 @@ def anchor_box_loss(device):
 
 def ours(path):
     """Seconds by (case, device), from the summary lines of `cargo bench`."""
-    line = re.compile(r"^(.*) on (cpu|cuda) \(.*\): ([0-9.]+) ms, ")
+    line = re.compile(r"^(.*) on (cpu|cuda) \(.*\): ([0-9.]+) ms, .*?(?:([0-9.]+) ms of processor time)?$")
+    found = {}
     with open(path) as file:
-        found = [match for match in map(line.match, file) if match]
-    return {(match[1], match[2]): float(match[3]) / 1e3 for match in found}
+        for match in filter(None, map(line.match, file)):
+            seconds = found[match[1], match[2]] = Seconds(float(match[3]) / 1e3)
+            seconds.spent = float(match[4]) / 1e3 if match[4] else None
+    return found
+
+
+def ratio(seconds, mine):
+    """What a line ends with."""
+    text = f", {seconds / mine:.1f} times ocelli's {1e3 * mine:.3f} ms" if mine else ""
+    if mine and mine.spent and getattr(seconds, "spent", None):
+        text += f"; of processor time {1e3 * seconds.spent:.3f} ms, {seconds.spent / mine.spent:.1f} times {1e3 * mine.spent:.3f} ms"
+    return text
 
 
 def linear(device):
@@ -487,13 +509,16 @@ def conv2d(device):
 
 
 def dense(device):
-    """Yields (case, variant, seconds): norms, pooling, resizing."""
+    """Yields (case, variant, seconds): norms, pooling, resizing, what stands before the first layer."""
     functional = torch.nn.functional
     random = lambda *shape: torch.randn(*shape, device=device)
     rows, weight, bias = random(1576, 768), random(768), random(768)
     last = lambda tensor: tensor.to(memory_format=torch.channels_last)
     maps, affine, small = last(random(1, 256, 60, 80)), (random(256), random(256)), last(random(1, 256, 30, 40))
     stem, image, hidden = last(random(1, 64, 240, 320)), last(random(1, 3, 480, 640)), random(197, 3072)
+    normalize = torchvision.transforms.functional.normalize
+    tokens, token, positions = random(8, 196, 768), random(1, 1, 768), random(197, 768)
+    table, words = random(30_522, 384), (torch.arange(4096, device=device) * 7919 % 30_522).int()
     resize = lambda antialias: functional.interpolate(image, (224, 224), mode="bilinear", antialias=antialias)
     cases = {
         "layer_norm [1576, 768] f32": lambda: functional.layer_norm(rows, (768,), weight, bias, 1e-6),
@@ -503,6 +528,9 @@ def dense(device):
         "resize_bilinear [1, 480, 640, 3] to 224 x 224 f32": lambda: resize(False),
         "resize_bilinear [1, 480, 640, 3] to 224 x 224 f32 antialias": lambda: resize(True),
         "activation [197, 3072] f32 gelu": lambda: functional.gelu(hidden),
+        "normalize_image [1, 480, 640, 3] f32": lambda: normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        "add_positions [8, 196, 768] f32 behind a token": lambda: torch.cat([token.expand(8, -1, -1), tokens], 1) + positions,
+        "embedding [32, 128] of [30522, 384] f32": lambda: functional.embedding(words, table),
     }
     with torch.inference_mode():
         for case, call in cases.items():
@@ -529,15 +557,15 @@ CASES = [
 
 def main():
     times = ours(sys.argv[1]) if len(sys.argv) > 1 else {}
+    cases = [case for case in CASES if len(sys.argv) < 3 or sys.argv[2] in case.__name__]
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads")
     for device in ["cpu", "cuda"]:
         if device == "cuda" and not torch.cuda.is_available():
             print("not measured: cuda: torch finds no GPU")
             continue
-        for case, variant, seconds in itertools.chain.from_iterable(case(device) for case in CASES):
+        for case, variant, seconds in itertools.chain.from_iterable(case(device) for case in cases):
             mine = times.get((case, device))
-            ratio = f", {seconds / mine:.1f} times ocelli's {1e3 * mine:.3f} ms" if mine else ""
-            print(f"{case} on {device}: {variant} {1e3 * seconds:.3f} ms{ratio}", flush=True)
+            print(f"{case} on {device}: {variant} {1e3 * seconds:.3f} ms{ratio(seconds, mine)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -108,21 +108,31 @@ impl Bench {
         for measured in self.devices.iter().filter(asked) {
             let mut call = prepare(&measured.device);
             let mut samples = Vec::new();
+            let (mut spent, mut made) = (Duration::ZERO, 0);
             let mut group = self
                 .criterion
                 .benchmark_group(format!("{op}/{}", measured.name));
             group.throughput(Throughput::BytesDecimal(cost.bytes as u64));
             group.bench_function(BenchmarkId::from_parameter(case), |bencher| {
                 bencher.iter_custom(|calls| {
+                    let before = processor_time();
                     let time = time(&measured.device, calls, &mut call);
+                    spent += processor_time().saturating_sub(before);
+                    made += calls;
                     samples.push(time.as_secs_f64() / calls as f64);
                     time
                 });
             });
             group.finish();
             let name = format!("{op} {case} on {}", measured.name);
-            self.lines
-                .extend(summary(&name, samples, cost, measured.peak));
+            let summary = summary(&name, samples, cost, measured.peak);
+            self.lines.extend(summary.map(|line| match measured.device {
+                Device::Cpu => {
+                    let spent = 1e3 * spent.as_secs_f64() / made as f64;
+                    format!("{line}, {spent:.3} ms of processor time")
+                }
+                Device::Cuda(_) => line,
+            }));
         }
     }
 
@@ -151,6 +161,19 @@ fn summary(name: &str, mut samples: Vec<f64>, cost: Cost, peak: f64) -> Option<S
         "{name}: {:.3} ms, quartiles {spread:.0} % apart, {share:.0} % of a copy's bandwidth{rate}",
         1e3 * median
     ))
+}
+
+/// What all threads of this program have spent on processors: of use where other programs compete for them. 0 where the
+/// system does not tell.
+fn processor_time() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    let spent = tasks.filter_map(|task| {
+        let path = task.ok()?.path().join("schedstat");
+        let text = std::fs::read_to_string(path).ok()?;
+        let nanoseconds = text.split_whitespace().next()?.parse().ok()?;
+        Some(Duration::from_nanos(nanoseconds))
+    });
+    spent.sum()
 }
 
 fn time(device: &Device, calls: u64, call: &mut impl FnMut()) -> Duration {

@@ -107,4 +107,47 @@ pub fn run(bench: &mut Bench) {
         &[&[197, 3072]],
         |t| ops::activation(&t[0], Activation::Gelu),
     );
+    let height = bench.size(480).max(4);
+    case(
+        bench,
+        "normalize_image",
+        "[1, 480, 640, 3] f32",
+        &[&[1, height, 640, 3]],
+        |t| ops::normalize_image(&t[0], &[0.485, 0.456, 0.406], &[0.229, 0.224, 0.225]),
+    );
+    case(
+        bench,
+        "add_positions",
+        "[8, 196, 768] f32 behind a token",
+        &[&[8, 196, 768], &[1, 768], &[197, 768]],
+        |t| ops::add_positions(&t[0], Some(&t[1]), &t[2]),
+    );
+    embedding(bench);
+}
+
+/// A small sentence encoder's words: only the rows asked for move.
+fn embedding(bench: &mut Bench) {
+    const WORDS: usize = 30_522;
+    const WIDTH: usize = 384;
+    let tokens = bench.size(32 * 128);
+    let rows = Data::Spread(1.0).values(WORDS * WIDTH, 1);
+    // A step that has no divisor in common with the number of words visits them as if at random.
+    let words: Vec<i32> = (0..tokens).map(|at| (at * 7919 % WORDS) as i32).collect();
+    let bytes = 4 * tokens * (2 * WIDTH + 1);
+    bench.case(
+        "embedding",
+        "[32, 128] of [30522, 384] f32",
+        bytes,
+        |device| {
+            let table = Tensor::from_vec(rows.clone(), &[WORDS, WIDTH], device).expect("a table");
+            let indices = Tensor::from_vec(words.clone(), &[tokens], device).expect("indices");
+            let call = move || ops::embedding(&table, &indices).expect("a result");
+            let found = call().to_vec::<f32>().expect("values");
+            for (&word, found) in words.iter().zip(found.chunks(WIDTH)) {
+                let row = word as usize * WIDTH;
+                assert_eq!(found, &rows[row..row + WIDTH], "embedding");
+            }
+            move || drop(call())
+        },
+    );
 }

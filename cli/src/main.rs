@@ -1,8 +1,15 @@
 //! The program `ocelli`: ops and models on files.
 
+mod bert_config;
+mod draw;
+mod embed;
+mod files;
+mod images;
+mod infer;
 mod info;
 mod op;
 mod settings;
+mod similarity;
 mod target;
 
 use clap::{Parser, Subcommand};
@@ -17,6 +24,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Embed texts: one vector each, near to those of texts that mean the same.
+    Embed(embed::Options),
+    /// Run one forward pass of a model on the tensors of a safetensors file.
+    Infer(infer::Options),
     /// Print the devices, the driver and how the kernels were built.
     Info,
     /// Run one op on the tensors of a safetensors file.
@@ -25,6 +36,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Embed(options) => embed::run(&options),
+        Command::Infer(options) => infer::run(&options),
         Command::Info => info::run(),
         Command::Op(options) => op::run(&options),
     };

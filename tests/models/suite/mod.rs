@@ -2,4 +2,6 @@
 
 mod golden;
 
+mod bert;
 mod self_attention;
+mod transformer;
