@@ -1,5 +1,6 @@
 //! The program `ocelli`: ops and models on files.
 
+mod infer;
 mod info;
 mod op;
 mod settings;
@@ -17,6 +18,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run one forward pass of a model on the tensors of a safetensors file.
+    Infer(infer::Options),
     /// Print the devices, the driver and how the kernels were built.
     Info,
     /// Run one op on the tensors of a safetensors file.
@@ -25,6 +28,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Infer(options) => infer::run(&options),
         Command::Info => info::run(),
         Command::Op(options) => op::run(&options),
     };

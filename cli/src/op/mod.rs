@@ -91,7 +91,8 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(write_tensors(&options.output, &outputs)?)
 }
 
-fn float_type(name: &str) -> Result<DType, String> {
+/// A float type by name, for `--dtype`.
+pub fn float_type(name: &str) -> Result<DType, String> {
     name.parse::<DType>()
         .ok()
         .filter(|dtype| dtype.is_float())
