@@ -1,8 +1,13 @@
 //! The program `ocelli`: ops and models on files.
 
+mod detect;
+mod draw;
+mod files;
+mod images;
 mod infer;
 mod info;
 mod op;
+mod progress;
 mod settings;
 mod target;
 
@@ -18,6 +23,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Find objects in image files.
+    Detect(detect::Options),
     /// Run one forward pass of a model on the tensors of a safetensors file.
     Infer(infer::Options),
     /// Print the devices, the driver and how the kernels were built.
@@ -28,6 +35,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Detect(options) => detect::run(&options),
         Command::Infer(options) => infer::run(&options),
         Command::Info => info::run(),
         Command::Op(options) => op::run(&options),

@@ -1,5 +1,7 @@
 //! `ocelli infer`: one forward pass of a model on the tensors of a file.
 
+mod retinanet;
+
 use crate::op::float_type;
 use crate::settings::Settings;
 use crate::target::{self, Backend};
@@ -20,7 +22,7 @@ struct Model {
     run: fn(&Call) -> Result<Outputs>,
 }
 
-const MODELS: &[Model] = &[];
+const MODELS: &[Model] = &[retinanet::V1, retinanet::V2];
 
 /// Arguments of `ocelli infer`.
 #[derive(clap::Args)]
