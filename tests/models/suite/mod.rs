@@ -2,4 +2,5 @@
 
 mod golden;
 
+mod retinanet;
 mod self_attention;
