@@ -537,6 +537,19 @@ def dense(device):
             yield case, "torch", timed(call, device)
 
 
+def retinanet(device):
+    """Yields (case, variant, seconds): whole models without pre- and post-processing, in either memory format."""
+    from torchvision.models import detection
+
+    for name in ["retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2"]:
+        for variant, memory in [("torchvision", torch.contiguous_format), ("torchvision channels_last", torch.channels_last)]:
+            model = getattr(detection, name)(weights=None, weights_backbone=None).eval().to(device, memory_format=memory)
+            image = torch.randn(1, 3, 480, 640, device=device).to(memory_format=memory)
+            with torch.inference_mode():
+                call = lambda: model.head(list(model.backbone(image).values()))
+                yield f"{name} [1, 480, 640, 3] f32", variant, timed(call, device)
+
+
 CASES = [
     anchor_box_loss,
     anchor_decode,
@@ -550,6 +563,7 @@ CASES = [
     linear,
     match_anchors,
     nms,
+    retinanet,
     sigmoid_focal_loss,
     soft_nms,
 ]

@@ -17,6 +17,7 @@ mod heatmap_focal_loss;
 mod match_anchors;
 mod matmul;
 mod nms;
+mod retinanet;
 mod sigmoid_focal_loss;
 mod soft_nms;
 
@@ -35,6 +36,7 @@ fn main() {
     dense::run(&mut bench);
     matmul::run(&mut bench);
     nms::run(&mut bench);
+    retinanet::run(&mut bench);
     sigmoid_focal_loss::run(&mut bench);
     soft_nms::run(&mut bench);
     bench.finish();

@@ -94,6 +94,76 @@ pub fn output_paths(folder: &Path, images: &[PathBuf]) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use image::{GrayAlphaImage, ImageBuffer, Luma, LumaA, Rgb, Rgba};
+
+    /// What is read of an image that is written as a PNG.
+    fn through_png<P: image::PixelWithColorType<Subpixel: image::Primitive>>(
+        name: &str,
+        image: &ImageBuffer<P, Vec<P::Subpixel>>,
+    ) -> RgbImage
+    where
+        [P::Subpixel]: image::EncodableLayout,
+    {
+        let name = format!("ocelli-images-{name}-{}.png", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        image.save(&path).unwrap();
+        let read = read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        read
+    }
+
+    #[test]
+    fn all_kinds_of_pixels_become_rgb() {
+        let grey = ImageBuffer::from_pixel(3, 2, Luma([7u8]));
+        assert_eq!(*through_png("grey", &grey).get_pixel(2, 1), Rgb([7; 3]));
+        let deep = ImageBuffer::from_pixel(1, 1, Luma([0x1234u16]));
+        assert_eq!(*through_png("deep", &deep).get_pixel(0, 0), Rgb([0x12; 3]));
+        let clear = ImageBuffer::from_pixel(2, 2, Rgba([9u8, 8, 7, 0]));
+        assert_eq!(
+            *through_png("clear", &clear).get_pixel(1, 1),
+            Rgb([9, 8, 7])
+        );
+        let both: GrayAlphaImage = ImageBuffer::from_pixel(2, 2, LumaA([5u8, 100]));
+        assert_eq!(*through_png("both", &both).get_pixel(0, 1), Rgb([5; 3]));
+    }
+
+    #[test]
+    fn an_image_is_turned_upright() {
+        // Red on the left, blue on the right.
+        let colour = |x, _| {
+            if x < 8 {
+                Rgb([255, 0, 0])
+            } else {
+                Rgb([0, 0, 255])
+            }
+        };
+        let mut jpeg = std::io::Cursor::new(Vec::new());
+        let stored = RgbImage::from_fn(16, 8, colour);
+        stored
+            .write_to(&mut jpeg, image::ImageFormat::Jpeg)
+            .unwrap();
+        let mut bytes = jpeg.into_inner();
+        // EXIF with one entry: orientation (0x0112), a short, 6: to be turned clockwise by a quarter.
+        let exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        let mut segment = vec![0xff, 0xe1, 0, exif.len() as u8 + 2];
+        segment.extend(exif);
+        bytes.splice(2..2, segment);
+        let name = format!("ocelli-images-turned-{}.jpg", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let upright = read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(upright.dimensions(), (8, 16));
+        let [top, bottom] = [2, 13].map(|y| upright.get_pixel(4, y).0);
+        assert!(top[0] > 200 && top[2] < 50, "{top:?}");
+        assert!(bottom[0] < 50 && bottom[2] > 200, "{bottom:?}");
+        let values = tensor(&upright).unwrap();
+        assert_eq!(values.shape(), [16, 8, 3]);
+        assert_eq!(
+            values.to_vec::<f32>().unwrap()[0],
+            f32::from(upright.as_raw()[0]) / 255.0
+        );
+    }
 
     #[test]
     fn pictures_of_one_name_are_kept_apart() {

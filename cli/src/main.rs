@@ -1,6 +1,7 @@
 //! The program `ocelli`: ops and models on files.
 
 mod bert_config;
+mod detect;
 mod draw;
 mod embed;
 mod files;
@@ -8,6 +9,7 @@ mod images;
 mod infer;
 mod info;
 mod op;
+mod progress;
 mod settings;
 mod similarity;
 mod target;
@@ -26,6 +28,8 @@ struct Arguments {
 enum Command {
     /// Embed texts: one vector each, near to those of texts that mean the same.
     Embed(embed::Options),
+    /// Find objects in image files.
+    Detect(detect::Options),
     /// Run one forward pass of a model on the tensors of a safetensors file.
     Infer(infer::Options),
     /// Print the devices, the driver and how the kernels were built.
@@ -37,6 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Embed(options) => embed::run(&options),
+        Command::Detect(options) => detect::run(&options),
         Command::Infer(options) => infer::run(&options),
         Command::Info => info::run(),
         Command::Op(options) => op::run(&options),

@@ -75,6 +75,40 @@ impl Buffer {
         self.context.synchronize()
     }
 
+    /// A copy of these elements, queued on the context's stream.
+    pub(crate) fn copied(&self, elements: std::ops::Range<usize>) -> Result<Self> {
+        let mut copy = Self::uninitialised(&self.context, self.dtype, elements.len())?;
+        let size = self.dtype.size();
+        let source = self.bytes.slice(elements.start * size..elements.end * size);
+        copy.write(0, &source)?;
+        Ok(copy)
+    }
+
+    /// The elements of buffers of one type and context, one after the other, queued on the context's stream.
+    pub(crate) fn concat(context: &Context, dtype: DType, parts: &[&Self]) -> Result<Self> {
+        let len = parts.iter().map(|part| part.len).sum();
+        let mut joined = Self::uninitialised(context, dtype, len)?;
+        let mut at = 0;
+        for part in parts {
+            let bytes = part.len * dtype.size();
+            joined.write(at, &part.bytes.slice(..bytes))?;
+            at += bytes;
+        }
+        Ok(joined)
+    }
+
+    /// Copies bytes of the device to this place.
+    fn write(&mut self, at: usize, source: &CudaView<'_, u8>) -> Result<()> {
+        if source.len() == 0 {
+            return Ok(());
+        }
+        let mut target = self.bytes.slice_mut(at..at + source.len());
+        let stream = self.context.stream();
+        stream
+            .memcpy_dtod(source, &mut target)
+            .map_err(driver_error("copying on the device"))
+    }
+
     /// The elements converted to another float type, queued on the context's stream; `None` where one of the two is no
     /// float type.
     pub(crate) fn cast(&self, dtype: DType) -> Result<Option<Self>> {

@@ -1,5 +1,12 @@
 //! Architectures as thin layers over [`ops`](crate::ops): each file reads like its paper.
 
 pub mod bert;
+mod detection;
+pub mod fpn;
 pub mod layers;
+pub mod layers;
+pub mod resnet;
+pub mod retinanet;
 pub mod transformer;
+
+pub use detection::Detection;

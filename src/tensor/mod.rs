@@ -181,6 +181,74 @@ impl Tensor {
         }
     }
 
+    /// A copy of the rows `range` of the first axis, on the tensor's device.
+    ///
+    /// # Errors
+    /// When there is no first axis, the range runs past its end, or the device is out of memory.
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Result<Self> {
+        let Some((&rows, inner)) = self.shape.split_first() else {
+            let value = ShapeText(&self.shape);
+            return Err(Error::input("slice", "tensor", "of rank 1 or more", value));
+        };
+        if range.start > range.end || range.end > rows {
+            let rule = format!("within the {rows} rows");
+            return Err(Error::input("slice", "range", rule, format!("{range:?}")));
+        }
+        let row: usize = inner.iter().product();
+        let elements = range.start * row..range.end * row;
+        let storage = match &self.storage {
+            Storage::Cpu(data) => Storage::Cpu(Arc::new(data.copied(elements))),
+            Storage::Cuda(buffer) => Storage::Cuda(Arc::new(buffer.copied(elements)?)),
+        };
+        let shape = [&[range.len()], inner].concat();
+        Ok(Self { shape, storage })
+    }
+
+    /// Tensors of one type on one device, one after the other along the first axis; their other extents are the same.
+    ///
+    /// # Errors
+    /// When there are none, they differ in more than their first extent, or the device is out of memory.
+    pub fn concat(tensors: &[Self]) -> Result<Self> {
+        const OP: &str = "concat";
+        let Some(first) = tensors.first() else {
+            return Err(Error::input(OP, "tensors", "at least one", 0));
+        };
+        let Some((_, inner)) = first.shape.split_first() else {
+            return Err(Error::input(OP, "tensors", "of rank 1 or more", "[]"));
+        };
+        let mut rows = 0;
+        for tensor in tensors {
+            if tensor.shape.get(1..) != Some(inner) {
+                let rule = format!("{} but for the first extent", ShapeText(&first.shape));
+                return Err(Error::input(OP, "tensors", rule, ShapeText(&tensor.shape)));
+            }
+            if tensor.dtype() != first.dtype() || tensor.device() != first.device() {
+                let rule = format!("of type {} on {}", first.dtype(), first.device());
+                let value = format!("{} on {}", tensor.dtype(), tensor.device());
+                return Err(Error::input(OP, "tensors", rule, value));
+            }
+            rows += tensor.shape[0];
+        }
+        let shape = [&[rows], inner].concat();
+        element_count(OP, "tensors", &shape)?;
+        let storage = match &first.storage {
+            Storage::Cpu(_) => {
+                let bytes = tensors.iter().map(Self::host_bytes);
+                let bytes = bytes.collect::<Result<Vec<_>>>()?.concat();
+                let mut data = CpuData::zeros(first.dtype(), bytes.len() / first.dtype().size());
+                data.bytes_mut().copy_from_slice(&bytes);
+                Storage::Cpu(Arc::new(data))
+            }
+            Storage::Cuda(buffer) => {
+                let parts = tensors.iter().map(Self::as_cuda);
+                let parts = parts.collect::<Result<Vec<_>>>()?;
+                let joined = cuda::Buffer::concat(buffer.context(), first.dtype(), &parts)?;
+                Storage::Cuda(Arc::new(joined))
+            }
+        };
+        Ok(Self { shape, storage })
+    }
+
     /// The elements converted to `dtype` on the tensor's device, rounded to nearest, ties to even; what is out of range
     /// becomes infinite, NaN stays NaN. A tensor of that type is shared.
     ///
@@ -227,6 +295,26 @@ mod tests {
         let half = x.to_dtype(DType::F16).unwrap().to_vec::<f16>().unwrap();
         assert_eq!(half[2], f16::INFINITY);
         assert!(x.to_dtype(DType::I32).is_err());
+    }
+
+    #[test]
+    fn slices_join_to_the_whole() {
+        let x = Tensor::from_vec((0..12).collect::<Vec<i32>>(), &[4, 3], &Device::Cpu).unwrap();
+        let parts = [0..1, 1..1, 1..4].map(|rows| x.slice(rows).unwrap());
+        assert_eq!(parts[0].to_vec::<i32>().unwrap(), [0, 1, 2]);
+        assert_eq!(parts[1].shape(), [0, 3]);
+        let joined = Tensor::concat(&parts).unwrap();
+        assert_eq!(joined.shape(), [4, 3]);
+        assert_eq!(joined.to_vec::<i32>(), x.to_vec::<i32>());
+        assert_eq!(
+            x.slice(2..5).unwrap_err().to_string(),
+            "slice: range must be within the 4 rows, got 2..5"
+        );
+        assert!(Tensor::concat(&[]).is_err());
+        let other = Tensor::zeros(&[4, 2], DType::I32, &Device::Cpu).unwrap();
+        assert!(Tensor::concat(&[x.clone(), other]).is_err());
+        let float = Tensor::zeros(&[4, 3], DType::F32, &Device::Cpu).unwrap();
+        assert!(Tensor::concat(&[x, float]).is_err());
     }
 
     #[test]

@@ -68,6 +68,16 @@ impl CpuData {
         }
     }
 
+    /// A copy of these elements.
+    pub(crate) fn copied(&self, elements: std::ops::Range<usize>) -> Self {
+        match self {
+            CpuData::F32(values) => CpuData::F32(values[elements].to_vec()),
+            CpuData::F16(values) => CpuData::F16(values[elements].to_vec()),
+            CpuData::BF16(values) => CpuData::BF16(values[elements].to_vec()),
+            CpuData::I32(values) => CpuData::I32(values[elements].to_vec()),
+        }
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         each_dtype!(self, values => bytemuck::cast_slice(values))
     }

@@ -1,6 +1,7 @@
 //! `ocelli infer`: one forward pass of a model on the tensors of a file.
 
 mod bert;
+mod retinanet;
 mod transformer;
 
 use crate::op::float_type;
@@ -23,7 +24,12 @@ struct Model {
     run: fn(&Call) -> Result<Outputs>,
 }
 
-const MODELS: &[Model] = &[bert::MODEL, transformer::MODEL];
+const MODELS: &[Model] = &[
+    bert::MODEL,
+    retinanet::V1,
+    retinanet::V2,
+    transformer::MODEL,
+];
 
 /// Arguments of `ocelli infer`.
 #[derive(clap::Args)]

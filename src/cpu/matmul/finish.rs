@@ -89,6 +89,26 @@ impl<'a, T: Float> Scatter<'a, T> {
         }
     }
 
+    /// Asks for the cache lines that [`write`](Self::write) will use.
+    #[inline(always)]
+    pub(in crate::cpu) fn prefetch(&self, row: usize, output: usize, finish: &Finish<'_, T>) {
+        let at = row * self.outputs + output;
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch of any address is allowed, and SSE is part of x86-64. The pointers are made without
+            // the promise of `add` that they stay within their buffers.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(self.first.wrapping_add(at).cast());
+                if let Some(residual) = finish.residual {
+                    _mm_prefetch::<_MM_HINT_T0>(residual.as_ptr().wrapping_add(at).cast());
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (at, finish);
+    }
+
     /// Finishes and writes the (at most 16) outputs from `output` on of a row.
     ///
     /// # Safety

@@ -3,5 +3,6 @@
 mod golden;
 
 mod bert;
+mod retinanet;
 mod self_attention;
 mod transformer;

@@ -1,0 +1,129 @@
+//! RetinaNet: torchvision's, and the project's own, which `training/train.py` writes.
+
+use super::{Architecture, Category, Detector, coco};
+use crate::settings::Settings;
+use anyhow::{Result, bail};
+use ocelli::Tensor;
+use ocelli::io::Weights;
+use ocelli::models::Detection;
+use ocelli::models::retinanet::{Config, DetectionParams, ImageTransform, RetinaNet};
+
+pub const ARCHITECTURE: Architecture = Architecture {
+    name: "retinanet",
+    keys: &[
+        "min_size",
+        "max_size",
+        "norm_eps",
+        "score_threshold",
+        "topk",
+        "iou_threshold",
+        "max_detections",
+    ],
+    load,
+};
+
+/// A counter that every batch norm has in a state dict, and no frozen one.
+const COUNTER: &str = "backbone.body.bn1.num_batches_tracked";
+
+struct Model {
+    model: RetinaNet,
+    transform: ImageTransform,
+    params: DetectionParams,
+    /// The names of the classes, where the file has them.
+    names: Option<Vec<String>>,
+}
+
+fn load(mut weights: Weights, settings: &Settings) -> Result<Box<dyn Detector>> {
+    let frozen = !weights.contains(COUNTER);
+    RetinaNet::rename(&mut weights)?;
+    let config = Config::of(&weights);
+    // torchvision's published first version is the one with frozen norms, and is loaded with 0.
+    let norm_eps = if frozen { 0.0 } else { config.norm_eps };
+    let config = Config {
+        norm_eps: settings.get("norm_eps", norm_eps)?,
+        ..config
+    };
+    if !(config.norm_eps >= 0.0 && config.norm_eps.is_finite()) {
+        bail!(
+            "--set norm_eps={}: must be finite and at least 0",
+            config.norm_eps
+        );
+    }
+    let names = weights.metadata("classes");
+    let names = names.map(|names| names.split(',').map(str::to_string).collect::<Vec<_>>());
+    if let Some(names) = &names
+        && names.len() != config.classes
+    {
+        let (named, classes) = (names.len(), config.classes);
+        weights.fault(format!(
+            "the metadata name {named} classes, the head has {classes}"
+        ));
+    }
+    let transform = transform(&weights, settings)?;
+    let model = RetinaNet::load(&mut weights, &config)?;
+    weights.finish()?;
+    Ok(Box::new(Model {
+        model,
+        transform,
+        params: params(settings)?,
+        names,
+    }))
+}
+
+/// A file with the metadata `resize` = `none`, as the project's own, sees images at the scale they have; all others at
+/// torchvision's.
+fn transform(weights: &Weights, settings: &Settings) -> Result<ImageTransform> {
+    let default = ImageTransform::default();
+    let native = weights.metadata("resize") == Some("none");
+    let sides = if native { None } else { default.sides };
+    let sides = match [
+        settings.optional::<usize>("min_size")?,
+        settings.optional::<usize>("max_size")?,
+    ] {
+        [None, None] => sides,
+        [shortest, longest] => {
+            let [short, long] = default.sides.unwrap_or([800, 1333]);
+            Some([shortest.unwrap_or(short), longest.unwrap_or(long)])
+        }
+    };
+    if let Some(sides) = sides
+        && sides.iter().any(|side| !(1..=1 << 15).contains(side))
+    {
+        bail!("--set min_size, max_size: must be 1 to 32768, got {sides:?}");
+    }
+    Ok(ImageTransform { sides, ..default })
+}
+
+fn params(settings: &Settings) -> Result<DetectionParams> {
+    let default = DetectionParams::default();
+    let mut params = DetectionParams {
+        iou_threshold: settings.get("iou_threshold", default.iou_threshold)?,
+        most: settings.get("max_detections", default.most)?,
+        ..default
+    };
+    let decode = &mut params.decode;
+    decode.score_threshold = settings.get("score_threshold", decode.score_threshold)?;
+    decode.topk = settings.get("topk", decode.topk)?;
+    Ok(params)
+}
+
+impl Detector for Model {
+    fn detect(&self, image: &Tensor) -> Result<Vec<Detection>> {
+        let images = std::slice::from_ref(image);
+        let found = self.model.detect(images, &self.transform, &self.params)?;
+        Ok(found.into_iter().next().unwrap_or_default())
+    }
+
+    /// Classes are numbered as the model does: torchvision's numbers are COCO's.
+    fn category(&self, class: usize) -> Category {
+        let name = match &self.names {
+            Some(names) => names.get(class).cloned(),
+            None => coco::NAMES.get(class).map(|name| (*name).to_string()),
+        };
+        let name = name.filter(|name| !name.is_empty());
+        Category {
+            id: class,
+            name: name.unwrap_or_else(|| format!("class {class}")),
+        }
+    }
+}
