@@ -1,13 +1,14 @@
 // Attention, forward, for 16-bit elements on Hopper: out = softmax(scores) v, and the log-sum-exp.
 //
-// Reads:   tensor maps of q, k and v (src/cuda/attention/maps.rs); v and bias [B or 1, H or 1, Nq, Nk],
-//          kv_lengths [B], offsets [B + 1], as forward_sm80.cu; all but v may be null
+// Reads:   tensor maps of q, k and v (src/cuda/tensor_map.rs); v itself, bias [B or 1, H or 1, Nq, Nk],
+//          kv_lengths [B], offsets [B + 1], as forward_sm80.cu, each or null
 // Writes:  out like q; lse [B, H, Nq], or packed [H, Tq]; every element once
 // Launch:  <<<min(tiles, multiprocessors), Shape90::kThreads, Tiles::shared_bytes>>>: blocks stay, and take
 //          tiles of `kRows` queries as `Schedule` says; the first tile's block also writes the rows that
 //          no sequence has
 // Order:   a warpgroup owns its rows and takes the keys in ascending order: nothing depends on the
 //          schedule
+// Limits:  no dropout at D = 256
 // Cost:    per tile of `kRows` queries: q, out and lse once, the keys and values it sees once (from L2 for
 //          all but the first tile of a head); 4 Nq Nk D operations, tiles without sight left out; at
 //          D = 64 as many cycles of exponentials as of products, at D = 128 half as many
@@ -16,7 +17,7 @@
 
 #include "attention/forward_sm90.cuh"
 
-// One warpgroup of one block, and how far it is.
+// One warpgroup of a block with one task.
 template <typename T, int D>
 struct Consumer {
   using Shape = Shape90<D>;
@@ -28,8 +29,9 @@ struct Consumer {
   const T* bias;
   Shared90<D> shared;
   Turns<Shape::kGroups> turns;
-  int tile;    // tiles of keys so far
-  int seeing;  // tiles of queries so far that saw keys
+  const Task& task;
+  const Work& work;
+  int tile;  // of keys, from the block's first on
 
   // `count` tiles that all queries see whole, by three steps that overlap: the products of this tile's
   // scores, the exponentials of these, and the product of the last tile's probabilities.
@@ -59,11 +61,18 @@ struct Consumer {
       shared.key_ring().release(tile + 1);
       float correction[2];
       const bool changed = exponentiate(scores, rows, multiplier, correction);
+      // The exponentials come before the branch, and so before the wait: without it ptxas moves the wait
+      // up to where it has nothing better to do.
+      pin(scores[0]);
+      if (changed) {
+        wait_for_products<0>();
+        pin(rows.out[0]);
+        rescale(rows, correction);
+      }
       wait_for_products<0>();
       pin(rows.out[0]);
       pin(p);
       shared.value_ring().release(tile);
-      if (changed) rescale(rows, correction);
       round_to<T>(p, scores);
     }
     shared.value_ring().wait(tile);
@@ -77,6 +86,7 @@ struct Consumer {
 
   // The same tiles where this warpgroup has no queries: the others wait for its turns and releases.
   __device__ __forceinline__ void skip_plain(int count) {
+#pragma unroll 1
     for (; count > 0; --count, ++tile) {
       shared.key_ring().wait(tile);
       shared.key_ring().release(tile);
@@ -87,19 +97,18 @@ struct Consumer {
     }
   }
 
-  // The head of this work; v and bias start at that of the sequence.
-  __device__ __forceinline__ Head<T> head_of(const Work& work) const {
+    __device__ __forceinline__ Head<T> head() const {
     const int kv_head = divide(work.block.head, scalars.by_group);
     const T* v = values + start_of(scalars.v, work.block.batch, work.sequence.keys, kv_head);
     return head_at(scalars, work.sequence, work.block.head, v, bias, scalars.head_dim);
   }
 
   // First and last query of this warpgroup; there may be none.
-  __device__ __forceinline__ int first_of(const Work& work) const {
+  __device__ __forceinline__ int first() const {
     return work.first + turns.group * kGroupRows;
   }
-  __device__ __forceinline__ int last_of(const Work& work) const {
-    return min(first_of(work) + kGroupRows - 1, work.last);
+  __device__ __forceinline__ int last() const {
+    return min(first() + kGroupRows - 1, work.last);
   }
 
   // Whether the tile from `key` has values that nobody may see: behind the last key lie zeros, or where
@@ -109,11 +118,10 @@ struct Consumer {
     return sequence.visible < min(key + kKeys, present);
   }
 
-  // One tile, from `key`, with every mask, bias, cap and dropout.
-  __device__ __forceinline__ void take_general(Rows<D, 1>& rows, const Work& work, int key) {
-    const int first = first_of(work);
-    const int query = first + threadIdx.x % kWarpgroup / 32 * 16;
-    const Sight mine = sight<kKeys>(scalars, work.sequence, first, last_of(work), key);
+  // One tile, from `key`, with every mask, bias and cap, and dropout.
+  __device__ __forceinline__ void take_general(Rows<D, 1>& rows, int key) {
+    const int query = first() + threadIdx.x % kWarpgroup / 32 * 16;
+    const Sight mine = sight<kKeys>(scalars, work.sequence, first(), last(), key);
     float scores[1][kKeys / 8][4];
     unsigned p[kSteps][4];
     shared.key_ring().wait(tile);
@@ -121,10 +129,9 @@ struct Consumer {
       start_scores<T, D>(scores, shared.queries(turns.group), shared.keys(tile));
       wait_for_products<0>();
       pin(scores[0]);
-      const Head<T> head = head_of(work);
-      shape(scores, head, query, key, mine.whole);
+      shape(scores, head(), query, key, mine.whole);
       normalise(scores, rows, 1.0f);
-      if (scalars.dropout_threshold != 0) drop(scores, head, query, key);
+      if (Shape::kDrops && scalars.dropout_threshold != 0) drop(scores, head(), query, key);
       round_to<T>(p, scores);
     }
     shared.key_ring().release(tile);
@@ -137,21 +144,21 @@ struct Consumer {
       start_outputs<T>(rows, p, shared.values(tile));
       wait_for_products<0>();
       pin(rows.out[0]);
-      if (cleaned) restore_non_finite<T, D, 1>(rows.out, head_of(work), query, key, key + mine.keys);
+      if (cleaned) restore_non_finite<T, D, 1>(rows.out, head(), query, key, key + mine.keys);
     }
     shared.value_ring().release(tile);
     ++tile;
   }
 
   // All tiles of keys.
-  __device__ __forceinline__ void take(Rows<D, 1>& rows, const Work& work) {
-    shared.query_ring().wait(seeing);
+  __device__ __forceinline__ void take(Rows<D, 1>& rows) {
+    shared.query_ring().wait(task.seeing);
     const Range whole = seen_by_all(scalars, work.sequence, work.first, work.last);
     const int from = (whole.begin + kKeys - 1) / kKeys * kKeys;
     int plain = is_plain(scalars, bias) ? max(whole.end - from, 0) / kKeys : 0;
     for (int key = work.begin; key < work.end;) {
       if (key == from && plain > 0) {
-        if (first_of(work) <= last_of(work)) {
+        if (first() <= last()) {
           take_plain(rows, plain);
         } else {
           skip_plain(plain);
@@ -159,36 +166,33 @@ struct Consumer {
         key += plain * kKeys;
         plain = 0;
       } else {
-        take_general(rows, work, key);
+        take_general(rows, key);
         key += kKeys;
       }
     }
   }
 
-  // One tile of queries.
-  __device__ __forceinline__ void finish_work(const Work& work, T* out, float* lse, bool packed) {
-    const Block& block = work.block;
+  // The task's queries.
+  __device__ __forceinline__ void run(T* out, float* lse, bool packed) {
     const Sequence& sequence = work.sequence;
-    const bool saw = work.begin < work.end;
+    const bool sees = work.begin < work.end;
     Rows<D, 1> rows;
     clear(rows);
-    if (saw) take(rows, work);
-    if (Shape::kOwnStage && saw) shared.query_ring().release(seeing);
+    if (sees) take(rows);
+    if (Shape::kOwnStage && sees) shared.query_ring().release(task.seeing);
     // All warps of the group have multiplied with the queries whose place the outputs take.
     if (!Shape::kOwnStage) meet(kStagedBarrier + turns.group, kWarpgroup);
-    const int first = first_of(work);
-    if (first <= last_of(work)) {
+    if (first() <= last()) {
       const int warp = threadIdx.x % kWarpgroup / 32;
-      finish(rows, head_of(work),
-             out + start_of(scalars.out, block.batch, sequence.queries, block.head),
-             lse + lse_start(scalars, sequence, block.head, packed), first + 16 * warp,
+      finish(rows, head(),
+             out + start_of(scalars.out, work.block.batch, sequence.queries, work.block.head),
+             lse + lse_start(scalars, sequence, work.block.head, packed), first() + 16 * warp,
              SwizzledTile<D>{shared.stage(turns.group)}, 16 * warp);
     }
-    if (!Shape::kOwnStage && saw) {
+    if (!Shape::kOwnStage && sees) {
       fence_async_proxy();
-      shared.query_ring().release(seeing);
+      shared.query_ring().release(task.seeing);
     }
-    if (saw) ++seeing;
   }
 };
 
@@ -197,21 +201,24 @@ __device__ __forceinline__ void consume(const AttentionScalars& scalars, bool pa
                                         const Shared90<D>& shared, const T* v, const T* bias, T* out,
                                         float* lse) {
   using Shape = Shape90<D>;
-  const int group = warpgroup_number();
-  Consumer<T, D> consumer = {scalars, v, bias, shared, {group}, 0, 0};
-  consumer.turns.open();
+  const Turns<Shape::kGroups> turns = {warpgroup_number()};
+  turns.open();
   for (int number = 0;; ++number) {
-    shared.work_ring().wait(number);
-    const Work& work = shared.work(number);
-    if (work.done) break;
+    shared.task_ring().wait(number);
+    const Task& task = shared.task(number);
+    if (task.done) break;
+    const Work& work = task.work;
     if (packed && work.block.tile == 0) {
       write_between(scalars, work.sequence, out + work.block.head * scalars.out.head,
                     lse + 1LL * work.block.head * scalars.total_queries, Shape::kConsumers);
     }
-    if (work.first <= work.last) consumer.finish_work(work, out, lse, packed);
-    shared.work_ring().release(number);
+    if (work.first <= work.last) {
+      Consumer<T, D> consumer = {scalars, v, bias, shared, turns, task, work, task.tile};
+      consumer.run(out, lse, packed);
+    }
+    shared.task_ring().release(number);
   }
-  consumer.turns.close();
+  turns.close();
 }
 
 template <typename T, int D>
@@ -225,7 +232,7 @@ __device__ __forceinline__ void forward(const AttentionScalars& scalars, const S
     shared.query_ring().init(Shape::kConsumers / 32);
     shared.key_ring().init(Shape::kConsumers / 32);
     shared.value_ring().init(Shape::kConsumers / 32);
-    shared.work_ring().init(Shape::kConsumers / 32);
+    shared.task_ring().init(Shape::kConsumers / 32);
     publish_barriers();
     prefetch_map(maps.q);
     prefetch_map(maps.k);

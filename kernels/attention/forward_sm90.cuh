@@ -29,9 +29,19 @@ struct Shape90 {
   static constexpr int kConsumerRegisters = kGroups == 3 ? 160 : 232;
   static constexpr int kProducerRegisters = kGroups == 3 ? 32 : 40;
   static constexpr bool kOwnStage = D < 256;
+  // The generator's registers would not fit.
+  static constexpr bool kDrops = D < 256;
   static constexpr int kGroupBytes = kGroupRows * D * 2;
   static constexpr int kTileBytes = kKeys * D * 2;
   static constexpr int kColumnBytes = kKeys * kBoxRowBytes;
+};
+
+// What the producer tells the warpgroups to do; it lies in shared memory, not in each thread's registers.
+struct Task {
+  Work work;
+  int tile;    // tiles of keys before
+  int seeing;  // tasks before that have keys
+  bool done;   // there are no more
 };
 
 // A block's dynamic shared memory; mirrored by `Tiles` in src/cuda/attention/forward/hopper.rs.
@@ -44,8 +54,8 @@ struct Shared90 {
   static constexpr int kEnd = kValuesAt + kStages * Shape::kTileBytes;
   static constexpr int kStageAt = Shape::kOwnStage ? kEnd : 0;
   static constexpr int kRingsAt = kEnd + (Shape::kOwnStage ? kKeysAt : 0);
-  static constexpr int kWorksAt = kRingsAt + Ring<1>::kBytes + 3 * Ring<kStages>::kBytes;
-  static constexpr int kBytes = kWorksAt + kStages * static_cast<int>(sizeof(Work));
+  static constexpr int kTasksAt = kRingsAt + Ring<1>::kBytes + 3 * Ring<kStages>::kBytes;
+  static constexpr int kBytes = kTasksAt + kStages * static_cast<int>(sizeof(Task));
 
   unsigned char* memory;
 
@@ -62,20 +72,23 @@ struct Shared90 {
   __device__ __forceinline__ unsigned stage(int group) const {
     return at(kStageAt + group * Shape::kGroupBytes);
   }
-  // What is to be done lies here, and not in the registers of each thread.
-  __device__ __forceinline__ Work& work(int n) const {
-    return reinterpret_cast<Work*>(memory + kWorksAt)[n % kStages];
+  __device__ __forceinline__ Task& task(int n) const {
+    return reinterpret_cast<Task*>(memory + kTasksAt)[n % kStages];
   }
   __device__ __forceinline__ Ring<1> query_ring() const { return {at(kRingsAt)}; }
   __device__ __forceinline__ Ring<kStages> key_ring() const { return ring(0); }
   __device__ __forceinline__ Ring<kStages> value_ring() const { return ring(1); }
-  __device__ __forceinline__ Ring<kStages> work_ring() const { return ring(2); }
+  __device__ __forceinline__ Ring<kStages> task_ring() const { return ring(2); }
 
  private:
   __device__ __forceinline__ Ring<kStages> ring(int number) const {
     return {at(kRingsAt + Ring<1>::kBytes + number * Ring<kStages>::kBytes)};
   }
 };
+
+static_assert(Shared90<64>::kBytes == 114952 && Shared90<128>::kBytes == 196872 &&
+                  Shared90<256>::kBytes == 229640,
+              "mirrored by the host");
 
 struct Maps {
   const TensorMap& q;
@@ -134,18 +147,17 @@ __device__ __forceinline__ void produce(const AttentionScalars& scalars, const S
   using Shape = Shape90<D>;
   Producer<D> producer = {scalars, maps, shared, limits.offsets_q != nullptr, 0, 0};
   int number = 0;
-  for (int round = 0;; ++round) {
-    const int index = index_in_round(round);
-    const bool done = index >= schedule.count;
+  for (unsigned round = 0;; ++round) {
+    const unsigned index = index_in_round(round);
+    const bool done = index >= static_cast<unsigned>(schedule.count);
     Work work = {};
     if (!done) work = work_at<Shape::kRows, Shape::kKeys>(scalars, schedule, limits, index);
-    work.done = done;
     const bool writes_between = producer.packed && work.block.tile == 0;
     if (!done && work.last < work.first && !writes_between) continue;
     if (threadIdx.x % 32 == 0) {
-      shared.work_ring().acquire(number);
-      shared.work(number) = work;
-      shared.work_ring().full(number).arrive();
+      shared.task_ring().acquire(number);
+      shared.task(number) = {work, producer.tile, producer.seeing, done};
+      shared.task_ring().full(number).arrive();
       if (work.begin < work.end) producer.copy(work);
     }
     __syncwarp();

@@ -27,10 +27,10 @@ __device__ __forceinline__ Block tile_at(const Schedule& schedule, int index) {
 }
 
 // The tile that this block takes in its round number `round`, `count` or more where there is none. Every
-// other round goes the other way, so that no block has the longest of each.
-__device__ __forceinline__ int index_in_round(int round) {
-  const int blocks = gridDim.x, block = blockIdx.x;
-  return round * blocks + (round % 2 == 0 ? block : blocks - 1 - block);
+// other round goes the other way, so that no block has the longest of each. A count is below 2^31, and
+// this at most two rounds beyond.
+__device__ __forceinline__ unsigned index_in_round(unsigned round) {
+  return round * gridDim.x + (round % 2 == 0 ? blockIdx.x : gridDim.x - 1 - blockIdx.x);
 }
 
 // Queries [first, last] of a head, and the keys [begin, end) that some of them see, from a multiple of a
@@ -42,7 +42,6 @@ struct Work {
   int last;
   int begin;
   int end;
-  bool done;  // there is nothing more to do
 };
 
 // The ROWS queries of a tile, for KEYS keys a tile. All lanes of a warp take part and hold the result.
@@ -58,6 +57,5 @@ __device__ __forceinline__ Work work_at(const AttentionScalars& scalars, const S
   const bool none = work.last < work.first || seen.end <= seen.begin;
   work.begin = none ? 0 : seen.begin / KEYS * KEYS;
   work.end = none ? 0 : seen.end;
-  work.done = false;
   return work;
 }

@@ -106,7 +106,7 @@ __device__ __forceinline__ void pin(unsigned (&values)[N][4]) {
         "wgmma.mma_async.sync.aligned.m64n" #COLUMNS "k16.f32." NAME "." NAME " {" REGISTERS       \
         "}, %" #A ", %" #B ", add, 1, 1, 0, 0;\n}"                                                 \
         : __VA_ARGS__                                                                              \
-        : "l"(a.descriptor()), "l"(b.descriptor()), "r"(static_cast<int>(add)));                                             \
+        : "l"(a.descriptor()), "l"(b.descriptor()), "r"(static_cast<int>(add)));                   \
   }
 
 // d += a * b, a in registers, b in shared memory, k down its rows.
@@ -118,7 +118,7 @@ __device__ __forceinline__ void pin(unsigned (&values)[N][4]) {
         "wgmma.mma_async.sync.aligned.m64n" #COLUMNS "k16.f32." NAME "." NAME " {" REGISTERS         \
         "}, {%" #A0 ", %" #A1 ", %" #A2 ", %" #A3 "}, %" #B ", add, 1, 1, 1;\n}"                     \
         : __VA_ARGS__                                                                                \
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.descriptor()));                                       \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.descriptor()));                          \
   }
 
 #define MULTIPLY(T, NAME)                                                                          \
