@@ -61,8 +61,8 @@ struct Consumer {
       shared.key_ring().release(tile + 1);
       float correction[2];
       const bool changed = exponentiate(scores, rows, multiplier, correction);
-      // The exponentials come before the branch, and so before the wait: without it ptxas moves the wait
-      // up to where it has nothing better to do.
+      // The exponentials come before the branch, and so before the wait: without the branch ptxas moves
+      // the wait up before them.
       pin(scores[0]);
       if (changed) {
         wait_for_products<0>();
@@ -97,7 +97,7 @@ struct Consumer {
     }
   }
 
-    __device__ __forceinline__ Head<T> head() const {
+  __device__ __forceinline__ Head<T> head() const {
     const int kv_head = divide(work.block.head, scalars.by_group);
     const T* v = values + start_of(scalars.v, work.block.batch, work.sequence.keys, kv_head);
     return head_at(scalars, work.sequence, work.block.head, v, bias, scalars.head_dim);
