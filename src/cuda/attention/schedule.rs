@@ -63,3 +63,40 @@ impl fmt::Display for Schedule {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::attention::Layout;
+
+    #[test]
+    fn sections_fit_the_cache() {
+        let (tokens, heads, head_dim) = (4096, 16, 128);
+        let layout = Layout::contiguous(tokens, heads, head_dim);
+        let geometry = Geometry {
+            batch: 2,
+            heads,
+            kv_heads: 4,
+            queries: tokens,
+            keys: tokens,
+            head_dim,
+            packed: None,
+            bias: None,
+            q: layout,
+            k: Layout::contiguous(tokens, 4, head_dim),
+            v: Layout::contiguous(tokens, 4, head_dim),
+            out: layout,
+        };
+        let mut gpu = Properties::new((9, 0), 132, 227 << 10);
+        gpu.l2_bytes = 16 << 20;
+        // Keys and values of a key head are 2 MiB, so four of them, which 16 heads share.
+        let causal = Schedule::new(&gpu, &geometry, 32, true);
+        assert_eq!(
+            [causal.count, causal.tiles, causal.heads, causal.section],
+            [1024, 32, 16, 16]
+        );
+        assert_eq!(Schedule::new(&gpu, &geometry, 32, false).section, 1);
+        assert_eq!(causal.blocks(&gpu), 132);
+        assert_eq!(Schedule::new(&gpu, &geometry, 1, true).blocks(&gpu), 32);
+    }
+}
