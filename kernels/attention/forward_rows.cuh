@@ -14,7 +14,7 @@
 template <typename T, bool GROUPED = false>
 struct Head {
   const AttentionScalars& scalars;
-  const Sequence& sequence;
+  Sequence sequence;
   int number;     // b * H + h, of the first head
   const T* v;     // values in global memory
   const T* bias;  // of the first head, or null
