@@ -230,7 +230,7 @@ __device__ __forceinline__ void forward(const AttentionScalars& scalars, const B
   const bool packed = limits.offsets_q != nullptr;
   if (packed && block.tile == 0) {
     write_between(scalars, sequence, out + block.head * scalars.out.head,
-                  lse + 1LL * block.head * scalars.total_queries);
+                  lse + 1LL * block.head * scalars.total_queries, blockDim.x);
   }
   const int first = block.tile * kRows;
   if (first >= sequence.queries.count) return;

@@ -39,7 +39,7 @@ __device__ __forceinline__ void forward_short(const AttentionScalars& scalars, c
   const bool packed = limits.offsets_q != nullptr;
   if (packed && block.tile == 0) {
     write_between(scalars, sequence, out + block.head * scalars.out.head,
-                  lse + 1LL * block.head * scalars.total_queries);
+                  lse + 1LL * block.head * scalars.total_queries, blockDim.x);
   }
   const int queries = sequence.queries.count;
   if (block.tile * warps * kWarpRows >= queries) return;
@@ -77,7 +77,7 @@ __device__ __forceinline__ void forward_short(const AttentionScalars& scalars, c
     Rows<kColumns, kM> rows;
     clear(rows);
     for (int key = seen.begin / kTileKeys * kTileKeys; key < seen.end; key += kTileKeys) {
-      const Sight mine = sight(scalars, sequence, query, last, key);
+      const Sight mine = sight<kTileKeys>(scalars, sequence, query, last, key);
       Scores<kM> scores;
       if (head.plain && mine.whole) {
         score<T, true>(scores, q_tile, 0, k_tile, key, kColumns, kTileKeys);

@@ -49,7 +49,7 @@ __device__ __forceinline__ void forward(const AttentionScalars& scalars, const B
   const bool packed = limits.offsets_q != nullptr;
   if (packed && block.tile == 0) {
     write_between(scalars, sequence, out + block.head * scalars.out.head,
-                  lse + 1LL * block.head * scalars.total_queries);
+                  lse + 1LL * block.head * scalars.total_queries, blockDim.x);
   }
   const int first = block.tile * kRows;
   if (first >= sequence.queries.count) return;
@@ -80,7 +80,7 @@ __device__ __forceinline__ void forward(const AttentionScalars& scalars, const B
   const auto step = [&](auto is_plain, int key) {
     constexpr bool kPlain = decltype(is_plain)::value;
     Sight mine = {kTileKeys, true};
-    if (!kPlain) mine = sight(scalars, sequence, query, min(query + 16 * kM - 1, last), key);
+    if (!kPlain) mine = sight<kTileKeys>(scalars, sequence, query, min(query + 16 * kM - 1, last), key);
     Scores<kM> scores;
     wait_for_copies<0>();
     // The queries and this tile's keys are there, and all warps have read the last tile's values.
@@ -106,7 +106,7 @@ __device__ __forceinline__ void forward(const AttentionScalars& scalars, const B
   // The general step spares warps that have no query.
   const bool plain = head.plain && first + kRows - 16 * kM <= last;
   for (int key = begin; key < seen.end; key += kTileKeys) {
-    if (plain && sight(scalars, sequence, first, last, key).whole) {
+    if (plain && sight<kTileKeys>(scalars, sequence, first, last, key).whole) {
       step(std::true_type(), key);
     } else {
       step(std::false_type(), key);

@@ -118,7 +118,7 @@ __device__ __forceinline__ void split(const AttentionScalars& scalars, const Blo
   Rows<D, 1> rows;
   clear(rows);
   for (int key = begin; key < end; key += kTileKeys) {
-    const Sight mine = sight(scalars, sequence, first_query, last_query, key);
+    const Sight mine = sight<kTileKeys>(scalars, sequence, first_query, last_query, key);
     Scores<1> scores;
     wait_for_copies<1>();
     // All lanes' keys are there.
@@ -202,7 +202,7 @@ __device__ __forceinline__ void combine(const AttentionScalars& scalars, const B
   const bool packed = limits.offsets_q != nullptr;
   if (packed) {
     write_between(scalars, sequence, out + block.head * scalars.out.head,
-                  lse + 1LL * block.head * scalars.total_queries);
+                  lse + 1LL * block.head * scalars.total_queries, blockDim.x);
   }
   out += start_of(scalars.out, block.batch, sequence.queries, block.head);
   lse += lse_start(scalars, sequence, block.head, packed);

@@ -127,7 +127,7 @@ impl Context {
             .map_err(driver_error("waiting for the stream"))
     }
 
-    /// Loads every kernel now instead of at its first launch, which a graph capture would not
+    /// Loads every kernel that the GPU runs now instead of at its first launch, which a graph capture would not
     /// allow.
     ///
     /// # Errors
@@ -135,6 +135,7 @@ impl Context {
     pub fn preload(&self) -> Result<()> {
         super::kernels()
             .into_iter()
+            .filter(|kernel| kernel.suits(self.properties()))
             .try_for_each(|kernel| self.function(kernel).map(drop))
     }
 

@@ -40,6 +40,11 @@ pub fn images() -> &'static [(&'static str, &'static [u8])] {
     built::IMAGES
 }
 
+/// Whether the program holds this image, as it does not where the build left its architecture out.
+pub(super) fn is_built(image: &str) -> bool {
+    images().iter().any(|(name, _)| *name == image)
+}
+
 /// The images of one context, each loaded at the first launch of one of its kernels.
 pub(super) struct Images(Mutex<Loaded>);
 

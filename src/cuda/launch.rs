@@ -1,5 +1,7 @@
 //! What is launched, and how.
 
+use super::context::Properties;
+use super::image;
 use cudarc::driver::{CudaView, LaunchArgs, LaunchConfig, PushKernelArg};
 use std::fmt;
 
@@ -10,6 +12,15 @@ pub struct Kernel {
     pub image: &'static str,
     /// Symbol, `<op>_<stage>_<dtype>`.
     pub symbol: &'static str,
+}
+
+impl Kernel {
+    /// Whether the GPU runs it, and this build has it: a file whose name ends in `_sm90` is code for compute capability
+    /// 9.0 exactly, and is left out of builds for others.
+    pub(super) fn suits(&self, gpu: &Properties) -> bool {
+        !self.image.ends_with("_sm90")
+            || (gpu.compute_capability == (9, 0) && image::is_built(self.image))
+    }
 }
 
 /// One launch: a kernel and its extents.

@@ -63,7 +63,7 @@ impl Function {
     pub fn registers(&self) -> u32 {
         let info = self.kernel.info();
         let bound = info.directives.max_registers.unwrap_or(255).min(255);
-        let per_block = self.limits().registers / self.max_threads_declared().max(1);
+        let per_block = self.limits().registers / self.max_threads_declared().max(1) / 8 * 8;
         info.registers
             .max(16)
             .next_multiple_of(8)

@@ -1,11 +1,14 @@
 //! The forward pass.
 
+mod hopper;
+mod hopper_short;
 mod method;
 
 use super::super::check;
 use super::OP;
 use super::buffers::{check_alignment, check_length, check_span, from_offset};
 use super::scalars::{Blocks, Scalars};
+use super::schedule::Schedule;
 use crate::cuda::context::driver_error;
 use crate::cuda::launch::{Kernel, Launch, OptionalArgument};
 use crate::cuda::{Buffer, Context, Properties, workspace};
@@ -32,7 +35,11 @@ pub struct Plan {
     blocks: Blocks,
     method: Method,
     launch: Launch,
+    /// Of blocks that stay.
+    schedule: Option<Schedule>,
     combine: Option<(Blocks, Launch)>,
+    /// Why the GPU's own kernels are left out.
+    left_out: Option<&'static str>,
 }
 
 impl Plan {
@@ -52,8 +59,17 @@ impl Plan {
         }
         geometry.check(dtype.size())?;
         params.check()?;
-        let method = Method::choose(gpu, geometry, dtype);
-        let (blocks, launch) = method.launch(geometry, dtype)?;
+        let (method, left_out) = Method::choose(gpu, geometry, params, dtype);
+        let (blocks, mut launch) = method.launch(geometry, dtype)?;
+        let schedule = match method {
+            Method::Hopper(tiles) => Some(hopper::schedule(gpu, geometry, params, tiles)),
+            _ => None,
+        };
+        match (method, &schedule) {
+            (Method::HopperShort(tiles), _) => launch.grid = [tiles.blocks(), 1, 1],
+            (_, Some(schedule)) => launch.grid = [schedule.blocks(gpu), 1, 1],
+            _ => {}
+        }
         if launch.shared_bytes > gpu.shared_bytes_per_block {
             let rule = format!("at least {} bytes a block", launch.shared_bytes);
             let value = gpu.shared_bytes_per_block;
@@ -67,7 +83,9 @@ impl Plan {
             blocks,
             method,
             launch,
+            schedule,
             combine: method.combine(geometry, dtype)?,
+            left_out,
         })
     }
 
@@ -88,6 +106,12 @@ impl fmt::Display for Plan {
             self.dtype
         )?;
         write!(f, "  {}: {}", self.launch, self.method)?;
+        if let Some(schedule) = &self.schedule {
+            write!(f, ", {schedule}")?;
+        }
+        if let Some(reason) = self.left_out {
+            write!(f, "; not the kernels for sm_90a: {reason}")?;
+        }
         match &self.combine {
             Some((_, combine)) => write!(f, "\n  {combine}: adds the shares in order"),
             None => Ok(()),
@@ -122,6 +146,13 @@ pub fn launch<T: Float>(
 ) -> Result<()> {
     check(context, plan, arguments)?;
     let geometry = &plan.geometry;
+    if let (Method::Hopper(tiles), Some(schedule)) = (plan.method, &plan.schedule) {
+        let boxes = [hopper::GROUP_ROWS, tiles.keys()];
+        return hopper::launch(context, plan, schedule, boxes, arguments);
+    }
+    if let Method::HopperShort(tiles) = &plan.method {
+        return hopper_short::launch(context, plan, tiles, arguments);
+    }
     let [q, k, v] = arguments.qkv.parts();
     let q = from_offset(q, &geometry.q);
     let k = from_offset(k, &geometry.k);
@@ -140,7 +171,7 @@ pub fn launch<T: Float>(
     let (mut partial, mut weights) = arguments.workspace.split_at_mut(partial_bytes);
     let (key_rows, splits);
     match plan.method {
-        Method::Tiled { .. } | Method::F32 { .. } => {
+        Method::Tiled { .. } | Method::F32 { .. } | Method::Hopper(_) | Method::HopperShort(_) => {
             builder.arg(&mut out).arg(&mut arguments.lse);
         }
         Method::Short { key_rows: rows, .. } => {

@@ -5,6 +5,7 @@ mod buffers;
 pub mod forward;
 pub mod probabilities;
 mod scalars;
+mod schedule;
 
 use super::launch::Kernel;
 

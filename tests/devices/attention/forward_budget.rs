@@ -1,5 +1,7 @@
 //! The forward kernels by themselves: their results, the bytes they move, their bank conflicts.
 
+mod hopper;
+
 use crate::device::{Cuda, Target, targets};
 use half::{bf16, f16};
 use ocelli::cuda::attention::forward::{Arguments, Plan, launch};
@@ -405,7 +407,11 @@ fn every_kernel_agrees_with_the_definition() {
             } else {
                 agree::<bf16>(device, &problem).plan
             };
-            assert!(plan.contains(&format!("_{method}_")), "{plan}");
+            let for_hopper = method == "short" && plan.contains("_sm90_d64_");
+            assert!(
+                plan.contains(&format!("_{method}_")) || for_hopper,
+                "{plan}"
+            );
             if !["short", "split"].contains(&method) {
                 let plan = agree::<f32>(device, &problem).plan;
                 assert!(plan.contains("_f32 "), "{plan}");
@@ -426,11 +432,11 @@ fn launches<T: Float>(device: &Cuda, problem: &Problem, method: &str) -> Vec<Lau
 fn hold(report: &LaunchReport, copied: usize, written: usize) {
     let counters = &report.counters;
     let within = |sectors: u64, bytes: usize| sectors * 32 <= bytes as u64 * 21 / 20;
+    let [threads, engine] = [counters.async_copies, counters.bulk_loads];
     assert!(
-        within(counters.async_copies.sectors, copied),
-        "{}: {copied} {:?}",
+        within(threads.sectors + engine.sectors, copied),
+        "{}: {copied} {threads:?} {engine:?}",
         report.kernel,
-        counters.async_copies
     );
     assert!(
         within(counters.global_stores.sectors, written),
@@ -454,6 +460,9 @@ fn simulated() -> impl Iterator<Item = &'static Cuda> {
 #[test]
 fn tiles_are_read_once_a_block() {
     for device in simulated() {
+        if hopper::is_hopper(device) {
+            continue;
+        }
         for (head_dim, rows) in [(64, 128), (128, 128), (256, 64)] {
             let (queries, keys) = (256, 448);
             let problem = dense(1, 1, queries, keys, head_dim);
@@ -538,9 +547,9 @@ fn f32_tiles_are_read_once_a_block() {
 
 #[test]
 fn a_plan_says_what_it_does_and_why() {
-    let h200 = Properties::new((9, 0), 132, 227 * 1024);
+    let gpu = Properties::new((8, 0), 132, 227 * 1024);
     let plan = |problem: &Problem, dtype| {
-        Plan::new(&h200, &problem.geometry(), &problem.params, dtype)
+        Plan::new(&gpu, &problem.geometry(), &problem.params, dtype)
             .unwrap()
             .to_string()
     };
@@ -564,12 +573,12 @@ fn a_plan_says_what_it_does_and_why() {
         kv_heads: 8,
         ..dense(1, 32, 1, 8192, 128)
     };
-    let plan_of = Plan::new(&h200, &decode.geometry(), &decode.params, DType::F16).unwrap();
+    let plan_of = Plan::new(&gpu, &decode.geometry(), &decode.params, DType::F16).unwrap();
     let text = plan_of.to_string();
     assert!(
         text.contains("attention_split_d128_f16 <<<[128, 1, 1], [128"),
         "{text}"
     );
     assert_eq!(plan_of.workspace_bytes(), 32 * 64 * (128 * 4 + 8));
-    assert!(Plan::new(&h200, &decode.geometry(), &decode.params, DType::I32).is_err());
+    assert!(Plan::new(&gpu, &decode.geometry(), &decode.params, DType::I32).is_err());
 }

@@ -1,11 +1,14 @@
 //! Which kernel a problem takes, and why.
 
+use super::hopper::{self, Tiles};
+use super::hopper_short::{self, ShortTiles};
 use crate::cuda::Properties;
 use crate::cuda::attention::scalars::Blocks;
 use crate::cuda::launch::{Kernel, Launch};
 use crate::cuda::workspace;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::params::Attention;
 use crate::params::attention::Geometry;
 use std::fmt;
 
@@ -57,6 +60,9 @@ const SHORT_WARPS: usize = 16;
 const SPLIT_QUERIES: usize = 16;
 /// Fewest keys worth splitting: below, eight tiles of one block take less than a second launch.
 const SPLIT_KEYS: usize = 512;
+/// Most keys that one tile of 128 keys would hold too little of: memory is what limits them, and steps
+/// of 16 keys waste less.
+const SHORT_KEYS: usize = 128;
 /// Fewest keys of a warp's share: two tiles, so that the one's copies hide behind the other.
 const SHARE_KEYS: usize = 2 * TILE_KEYS;
 /// What the runtime keeps of a multiprocessor's shared memory for each block, in bytes.
@@ -80,7 +86,8 @@ pub(super) fn kernels() -> impl Iterator<Item = Kernel> {
         image: SPLIT_IMAGE,
         symbol,
     });
-    tiled.chain(short).chain(split)
+    let hopper = hopper::kernels().chain(hopper_short::kernels());
+    tiled.chain(short).chain(split).chain(hopper)
 }
 
 /// The columns that a head dimension is padded to, as the kernels are instantiated for.
@@ -92,7 +99,7 @@ pub(super) enum Columns {
 }
 
 impl Columns {
-    fn of(head_dim: usize) -> Self {
+    pub(super) fn of(head_dim: usize) -> Self {
         match head_dim {
             0..=64 => Self::C64,
             65..=128 => Self::C128,
@@ -100,12 +107,12 @@ impl Columns {
         }
     }
 
-    fn count(self) -> usize {
+    pub(super) fn count(self) -> usize {
         64 << self as usize
     }
 
     /// Bytes of a row of 16-bit elements.
-    fn row_bytes(self) -> usize {
+    pub(super) fn row_bytes(self) -> usize {
         self.count() * 2
     }
 }
@@ -115,6 +122,10 @@ impl Columns {
 pub(super) enum Method {
     /// Blocks of four warps go over tiles of keys.
     Tiled { columns: Columns },
+    /// The same by wgmma and tensor copies, in blocks that stay.
+    Hopper(Tiles),
+    /// One tile of keys by wgmma.
+    HopperShort(ShortTiles),
     /// The same on the f32 units.
     F32 { columns: Columns },
     /// A block holds all keys of a head, and its warps take 16 queries at a time.
@@ -133,7 +144,35 @@ pub(super) enum Method {
 }
 
 impl Method {
-    pub(super) fn choose(gpu: &Properties, geometry: &Geometry, dtype: DType) -> Self {
+    /// The method, and where the GPU's own is left out, why.
+    pub(super) fn choose(
+        gpu: &Properties,
+        geometry: &Geometry,
+        params: &Attention,
+        dtype: DType,
+    ) -> (Self, Option<&'static str>) {
+        let general = Self::general(gpu, geometry, dtype);
+        if gpu.compute_capability != (9, 0) || dtype == DType::F32 {
+            return (general, None);
+        }
+        let left_out = match general {
+            Self::Split { .. } => Some("few queries"),
+            Self::Short { key_rows, .. } if key_rows <= SHORT_KEYS => Some("few keys"),
+            _ => hopper::refusal(geometry, params),
+        };
+        if left_out.is_some() {
+            return (general, left_out);
+        }
+        let columns = Columns::of(geometry.head_dim);
+        let method = match ShortTiles::new(gpu, geometry, params) {
+            Some(tiles) => Self::HopperShort(tiles),
+            None => Self::Hopper(Tiles { columns }),
+        };
+        (method, None)
+    }
+
+    /// The method for any GPU.
+    fn general(gpu: &Properties, geometry: &Geometry, dtype: DType) -> Self {
         let columns = Columns::of(geometry.head_dim);
         if dtype == DType::F32 {
             return Self::F32 { columns };
@@ -205,6 +244,8 @@ impl Method {
                 columns: Columns::C256,
             } => 64,
             Self::Tiled { .. } => 128,
+            Self::Hopper(tiles) => tiles.rows(),
+            Self::HopperShort(_) => hopper::GROUP_ROWS,
             Self::F32 { .. } => 64,
             Self::Short { warps, .. } => FRAGMENT_ROWS * warps,
             Self::Split { .. } => FRAGMENT_ROWS,
@@ -214,6 +255,8 @@ impl Method {
     fn shared_bytes(self) -> usize {
         match self {
             Self::Tiled { columns } => (self.rows() + 2 * TILE_KEYS) * columns.row_bytes(),
+            Self::Hopper(tiles) => tiles.shared_bytes(),
+            Self::HopperShort(tiles) => tiles.shared_bytes(),
             // `Layout::kBytes` in kernels/attention/forward_f32.cu.
             Self::F32 { columns } => match columns {
                 Columns::C64 => 69_632,
@@ -240,6 +283,14 @@ impl Method {
             Self::Tiled { columns } => {
                 let symbol = TILED[columns as usize][variant];
                 (TILED_IMAGE, symbol, WARPS, heads, tiles)
+            }
+            Self::Hopper(tiles_of) => {
+                let Kernel { image, symbol } = tiles_of.kernel(dtype == DType::BF16);
+                (image, symbol, tiles_of.threads() / WARP, heads, tiles)
+            }
+            Self::HopperShort(tiles_of) => {
+                let Kernel { image, symbol } = tiles_of.kernel(dtype == DType::BF16);
+                (image, symbol, tiles_of.threads() / WARP, heads, tiles)
             }
             Self::F32 { columns } => {
                 let symbol = TILED[columns as usize][variant];
@@ -328,6 +379,14 @@ impl fmt::Display for Method {
                 "{rows} queries a block (registers), {TILE_KEYS} keys a tile, values copied during \
                  the first product and keys during the second"
             ),
+            Self::Hopper(tiles) => write!(
+                f,
+                "{} warpgroups of 64 queries each (registers), {} keys a tile copied by one warp \
+                 (shared memory), scores of one tile beside the product of the last",
+                tiles.groups(),
+                tiles.keys()
+            ),
+            Self::HopperShort(tiles) => write!(f, "{tiles}"),
             Self::F32 { .. } => write!(f, "{rows} queries a block, f32 throughout"),
             Self::Short {
                 warps,
