@@ -270,15 +270,15 @@ __device__ __forceinline__ void sight(unsigned (&sees)[4], const Head<T>& head,
 // The same where some pairs may not see each other and some elements of the columns are not
 // finite: these reach those rows alone which see them. Rare: kept short by loops that are not
 // unrolled, for which the operands move to local memory.
-template <bool KEY_ROWS, typename T, int D, int M, int K>
-__device__ __forceinline__ void accumulate_isolated(float (&sums)[M][D / 8][4],
+template <bool KEY_ROWS, typename T, typename Tile, int N, int M, int K>
+__device__ __forceinline__ void accumulate_isolated(float (&sums)[M][N][4],
                                                     const unsigned (&weights)[M][K][4],
-                                                    SwizzledTile<D> columns, int steps,
+                                                    Tile columns, int steps,
                                                     const Head<T>& head,
                                                     const Place<KEY_ROWS>& place) {
-  float local[M][D / 8][4];
+  float local[M][N][4];
   unsigned a[M][K][4];
-  for_each_element<M, D / 8>([&](int m, int n, int e) { local[m][n][e] = sums[m][n][e]; });
+  for_each_element<M, N>([&](int m, int n, int e) { local[m][n][e] = sums[m][n][e]; });
   for_each_element<M, K>([&](int m, int k, int e) { a[m][k][e] = weights[m][k][e]; });
 #pragma unroll 1
   for (int i = 0; i < M * K; ++i) {
@@ -297,7 +297,7 @@ __device__ __forceinline__ void accumulate_isolated(float (&sums)[M][D / 8][4],
       }
     }
   }
-  for_each_element<M, D / 8>([&](int m, int n, int e) { sums[m][n][e] = local[m][n][e]; });
+  for_each_element<M, N>([&](int m, int n, int e) { sums[m][n][e] = local[m][n][e]; });
 }
 
 // Adds weights, rounded, times columns to the sums of the rows. `masked`: some pairs may not see

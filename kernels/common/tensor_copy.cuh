@@ -51,3 +51,13 @@ __device__ __forceinline__ void copy_boxes(unsigned to, int bytes, int blocks, c
     copy_box(to + block * bytes, map, from, barrier);
   }
 }
+
+// Starts the copy of `bytes`, a multiple of 16 as the addresses are, from global memory. One thread.
+__device__ __forceinline__ void copy_bytes(unsigned to, const void* from, int bytes,
+                                           Mbarrier barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          to),
+      "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(barrier.address)
+      : "memory");
+}

@@ -84,8 +84,10 @@ __device__ __forceinline__ void pin(unsigned (&values)[N][4]) {
   "9"
 #define SUMS1(n) "+f"(d[n][0]), "+f"(d[n][1]), "+f"(d[n][2]), "+f"(d[n][3])
 #define SUMS2(n) SUMS1(n), SUMS1((n) + 1)
+#define SUMS4(n) SUMS2(n), SUMS2((n) + 2)
 #define SUMS8(n) SUMS2(n), SUMS2((n) + 2), SUMS2((n) + 4), SUMS2((n) + 6)
 
+#define REGISTERS16 TEN() ", %10, %11, %12, %13, %14, %15"
 #define REGISTERS32 TEN() ", " TEN(1) ", " TEN(2) ", %30, %31"
 #define REGISTERS40 TEN() ", " TEN(1) ", " TEN(2) ", " TEN(3)
 #define REGISTERS64 REGISTERS40 ", " TEN(4) ", " TEN(5) ", %60, %61, %62, %63"
@@ -122,6 +124,8 @@ __device__ __forceinline__ void pin(unsigned (&values)[N][4]) {
   }
 
 #define MULTIPLY(T, NAME)                                                                          \
+  MULTIPLY_SHARED(32, REGISTERS16, 16, 17, 18, T, NAME, SUMS4(0))                                   \
+  MULTIPLY_SHARED(64, REGISTERS32, 32, 33, 34, T, NAME, SUMS8(0))                                   \
   MULTIPLY_SHARED(80, REGISTERS40, 40, 41, 42, T, NAME, SUMS8(0), SUMS2(8))                         \
   MULTIPLY_SHARED(128, REGISTERS64, 64, 65, 66, T, NAME, SUMS8(0), SUMS8(8))                        \
   MULTIPLY_SHARED(136, REGISTERS68, 68, 69, 70, T, NAME, SUMS8(0), SUMS8(8), SUMS1(16))             \
@@ -144,7 +148,9 @@ MULTIPLY(__nv_bfloat16, "bf16")
 #undef REGISTERS64
 #undef REGISTERS40
 #undef REGISTERS32
+#undef REGISTERS16
 #undef SUMS8
+#undef SUMS4
 #undef SUMS2
 #undef SUMS1
 #undef TEN

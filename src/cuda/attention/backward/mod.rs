@@ -2,6 +2,7 @@
 //! queries, so that no sum crosses blocks; see DESIGN.md for why the scores are computed in each.
 
 mod families;
+mod hopper;
 mod scalars;
 mod stages;
 
@@ -37,6 +38,8 @@ pub struct Plan {
     dbias: bool,
     scalars: BackwardScalars,
     stages: Vec<Stage>,
+    /// Why the GPU's own kernels are left out.
+    left_out: Option<&'static str>,
 }
 
 impl Plan {
@@ -63,7 +66,7 @@ impl Plan {
         if dbias && geometry.bias.is_none() {
             return Err(Error::input(OP, "dbias", "wanted only of a bias", dbias));
         }
-        let stages = Stage::all(gpu, geometry, params, dtype, dbias)?;
+        let (stages, left_out) = Stage::all(gpu, geometry, gradients, params, dtype, dbias)?;
         let shared = stages.iter().map(|stage| stage.launch.shared_bytes).max();
         let (shared, has) = (shared.unwrap_or(0), gpu.shared_bytes_per_block);
         if shared > has {
@@ -77,6 +80,7 @@ impl Plan {
             dbias,
             scalars: BackwardScalars::new(geometry, gradients, params),
             stages,
+            left_out,
         })
     }
 
@@ -101,6 +105,9 @@ impl fmt::Display for Plan {
              {dim}] {}",
             self.dtype
         )?;
+        if let Some(reason) = self.left_out {
+            write!(f, "; not the kernels for sm_90a: {reason}")?;
+        }
         self.stages
             .iter()
             .try_for_each(|stage| write!(f, "\n  {stage}"))
@@ -179,8 +186,18 @@ fn launch_stage<T: Float>(
     let mut deltas = rest.slice_mut(..piece);
     let ([dq, dk, dv], _written) = addresses(&mut arguments.dqkv, gradients, stream);
 
+    let maps = match stage.boxes {
+        Some(boxes) => {
+            let starts = [&q, &k, &v, &dout].map(|view| view.device_ptr(stream).0);
+            Some(hopper::maps(geometry, gradients, T::DTYPE, boxes, starts)?)
+        }
+        None => None,
+    };
     let function = context.function_for(&stage.launch)?;
     let mut builder = stream.launch_builder(&function);
+    for map in maps.iter().flatten() {
+        builder.arg(map);
+    }
     builder.arg(&plan.scalars).arg(&stage.blocks);
     if stage.role == Role::Rows {
         builder.arg(&out).arg(&dout).arg(&arguments.lse);
@@ -201,8 +218,8 @@ fn launch_stage<T: Float>(
         (Role::Bias, Some(dbias)) => builder.arg(dbias),
         (Role::Bias, None) => return Ok(()),
     };
-    // SAFETY: each kernel takes the two structs, by value, and then the pointers of its role, in
-    // this order. They stay within the layouts, whose spans the buffers were checked to hold at
+    // SAFETY: each kernel takes the maps where it has boxes, and the two structs, by value, and then
+    // the pointers of its role, in this order. They, and the copy engine, stay within the layouts, whose spans the buffers were checked to hold at
     // 16-byte alignment; bias, lengths, offsets, log-sum-exps and their gradient have the lengths
     // that the geometry gives, the workspace holds both kinds of statistics, and what the integers
     // say is clamped to the extents. The gradients' addresses are those of `dqkv`, borrowed here.

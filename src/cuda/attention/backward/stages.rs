@@ -1,18 +1,20 @@
 //! The launches of the backward pass, and how each is laid over the GPU.
 
 use super::families::{FAMILIES, Family, Role, SHORT, short_bytes};
+use super::hopper;
 use crate::cuda::Properties;
 use crate::cuda::attention::scalars::Blocks;
 use crate::cuda::launch::{Kernel, Launch};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::params::Attention;
-use crate::params::attention::Geometry;
+use crate::params::attention::{Geometry, GradientLayouts};
 use std::fmt;
 
 /// Every kernel of the backward pass.
 pub(super) fn kernels() -> impl Iterator<Item = Kernel> {
-    FAMILIES.iter().chain([&SHORT]).flat_map(|family| {
+    let families = FAMILIES.iter().chain([&SHORT]).chain(&hopper::FAMILIES);
+    families.flat_map(|family| {
         let image = family.image;
         let symbols = family.symbols.into_iter().flatten();
         symbols.map(move |symbol| Kernel { image, symbol })
@@ -25,44 +27,51 @@ pub(super) struct Stage {
     pub role: Role,
     pub blocks: Blocks,
     pub launch: Launch,
+    /// Of the tensor maps that the kernel takes, if it does: tokens of queries, and of keys.
+    pub boxes: Option<[usize; 2]>,
     tile: [usize; 2],
     reason: &'static str,
 }
 
 impl Stage {
-    /// The stages of a problem, in order.
+    /// The stages of a problem, in order, and where the GPU's own kernels are left out, why.
     pub(super) fn all(
         gpu: &Properties,
         geometry: &Geometry,
+        gradients: &GradientLayouts,
         params: &Attention,
         dtype: DType,
         dbias: bool,
-    ) -> Result<Vec<Self>> {
+    ) -> Result<(Vec<Self>, Option<&'static str>)> {
         let place = match dtype {
             DType::F16 => 1,
             DType::BF16 => 2,
             _ => 0,
         };
         let short = is_short(gpu, geometry, params, dtype);
-        let wanted = |role| match role {
+        let concerned = hopper::is_concerned(gpu, dtype) && !short;
+        let left_out = hopper::refusal(geometry, gradients).filter(|_| concerned);
+        let own = concerned && left_out.is_none();
+        let wanted = |family: &&Family| match family.role {
             Role::Rows => true,
-            Role::Keys | Role::Queries => !short,
+            Role::Keys | Role::Queries => !short && own == hopper::boxes(family).is_some(),
             Role::Bias => dbias,
             Role::All => short,
         };
-        let serving = |family: &&Family| {
-            let fits = family.symbols[place].is_some() && geometry.head_dim <= family.columns;
-            fits && wanted(family.role)
+        let fits = |family: &&Family| {
+            family.symbols[place].is_some() && geometry.head_dim <= family.columns
         };
-        let families = || FAMILIES.iter().chain([&SHORT]).filter(serving);
+        let all = || FAMILIES.iter().chain([&SHORT]).chain(&hopper::FAMILIES);
+        let families = || all().filter(wanted).filter(fits);
         let narrowest = |role| {
             let of_role = families().filter(move |family| family.role == role);
             of_role.map(|family| family.columns).min()
         };
-        families()
+        let stages = families()
             .filter(|family| narrowest(family.role) == Some(family.columns))
             .map(|family| Self::new(family, geometry, family.symbols[place].unwrap_or_default()))
-            .collect()
+            .collect::<Result<_>>()?;
+        Ok((stages, left_out))
     }
 
     fn new(family: &Family, geometry: &Geometry, symbol: &'static str) -> Result<Self> {
@@ -100,6 +109,7 @@ impl Stage {
                 block: [32 * warps as u32, 1, 1],
                 shared_bytes: shared_bytes as u32,
             },
+            boxes: hopper::boxes(family),
             tile: family.tile,
             reason: family.reason,
         })

@@ -1,0 +1,159 @@
+//! The kernels for compute capability 9.0 exactly: when they fit, and the tensor maps that they take.
+
+use super::families::{Family, Role};
+use crate::cuda::tensor_map::{Tensor, TensorMap};
+use crate::cuda::{Properties, image};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::params::attention::{Geometry, GradientLayouts, Layout};
+
+const KEYS_IMAGE: &str = "attention/backward_keys_sm90";
+const QUERIES_IMAGE: &str = "attention/backward_queries_sm90";
+
+/// Rows of a warpgroup: the M of wgmma.
+const GROUP_ROWS: usize = 64;
+/// Warpgroups of a block with rows; another one copies.
+const GROUPS: usize = 2;
+const WARPS: usize = 4 * (GROUPS + 1);
+
+/// Shared memory of a block, as `Shared90` in `kernels/attention/backward_sm90.cuh` has it: rows of two
+/// tensors, `stages` tiles of `columns` of two others with `statistics` numbers a column, two barriers a
+/// stage and one.
+const fn shared_bytes(dim: usize, columns: usize, stages: usize, statistics: usize) -> usize {
+    let rows = 2 * GROUPS * GROUP_ROWS * dim * 2;
+    let stage = 2 * columns * dim * 2 + statistics * columns * size_of::<f32>();
+    rows + stages * (stage + 16) + 8
+}
+
+/// The kernels; those of keys have two statistics a query.
+pub(super) const FAMILIES: [Family; 4] = [
+    Family {
+        role: Role::Keys,
+        image: KEYS_IMAGE,
+        symbols: [
+            None,
+            Some("attention_backward_keys_sm90_d64_f16"),
+            Some("attention_backward_keys_sm90_d64_bf16"),
+        ],
+        columns: 64,
+        tile: [GROUPS * GROUP_ROWS, 128],
+        warps: WARPS,
+        shared_bytes: shared_bytes(64, 128, 3, 2),
+        reason: "sums, scores and slopes fill 192 registers of 240",
+    },
+    Family {
+        role: Role::Keys,
+        image: KEYS_IMAGE,
+        symbols: [
+            None,
+            Some("attention_backward_keys_sm90_d128_f16"),
+            Some("attention_backward_keys_sm90_d128_bf16"),
+        ],
+        columns: 128,
+        tile: [GROUPS * GROUP_ROWS, 64],
+        warps: WARPS,
+        shared_bytes: shared_bytes(128, 64, 3, 2),
+        reason: "sums, scores and slopes fill 192 registers of 240",
+    },
+    Family {
+        role: Role::Queries,
+        image: QUERIES_IMAGE,
+        symbols: [
+            None,
+            Some("attention_backward_queries_sm90_d64_f16"),
+            Some("attention_backward_queries_sm90_d64_bf16"),
+        ],
+        columns: 64,
+        tile: [GROUPS * GROUP_ROWS, 128],
+        warps: WARPS,
+        shared_bytes: shared_bytes(64, 128, 3, 0),
+        reason: "sums, scores and slopes fill 160 registers of 240",
+    },
+    Family {
+        role: Role::Queries,
+        image: QUERIES_IMAGE,
+        symbols: [
+            None,
+            Some("attention_backward_queries_sm90_d128_f16"),
+            Some("attention_backward_queries_sm90_d128_bf16"),
+        ],
+        columns: 128,
+        tile: [GROUPS * GROUP_ROWS, 128],
+        warps: WARPS,
+        shared_bytes: shared_bytes(128, 128, 2, 0),
+        reason: "sums, scores and slopes fill 192 registers of 240",
+    },
+];
+
+/// Most columns of these kernels.
+const COLUMNS: usize = 128;
+
+/// Whether the GPU has kernels of its own for this type.
+pub(super) fn is_concerned(gpu: &Properties, dtype: DType) -> bool {
+    gpu.compute_capability == (9, 0) && dtype.size() == 2
+}
+
+/// Why a GPU of compute capability 9.0 does not take these kernels; `None` where it does.
+pub(super) fn refusal(geometry: &Geometry, gradients: &GradientLayouts) -> Option<&'static str> {
+    let built = [KEYS_IMAGE, QUERIES_IMAGE].into_iter().all(image::is_built);
+    if geometry.head_dim > COLUMNS {
+        Some("no registers for the sums of 256 columns")
+    } else if image::toolkit().absent.is_none() && !built {
+        Some("not built for sm_90a")
+    } else if !tensors(geometry, gradients).iter().all(Tensor::has_map) {
+        Some("no tensor map for these extents or strides")
+    } else {
+        None
+    }
+}
+
+/// Tokens of a box of queries (and output gradients) and of one of keys (and values); `None` for kernels
+/// that take no tensor maps.
+pub(super) fn boxes(family: &Family) -> Option<[usize; 2]> {
+    match family.image {
+        KEYS_IMAGE => Some([family.tile[1], GROUP_ROWS]),
+        QUERIES_IMAGE => Some([GROUP_ROWS, family.tile[1]]),
+        _ => None,
+    }
+}
+
+/// Queries, keys, values and output gradients as tensor maps see them.
+fn tensors(geometry: &Geometry, gradients: &GradientLayouts) -> [Tensor; 4] {
+    let of = |layout: &Layout, [batch, tokens, heads, columns]: [usize; 4]| Tensor {
+        extents: [columns, tokens, heads, batch],
+        strides: [layout.token, layout.head, layout.batch],
+    };
+    let (queries, keys) = (geometry.query_extents(), geometry.key_extents());
+    [
+        of(&geometry.q, queries),
+        of(&geometry.k, keys),
+        of(&geometry.v, keys),
+        of(&gradients.dout, queries),
+    ]
+}
+
+/// Tensor maps of queries, keys, values and output gradients, which start at these addresses.
+pub(super) fn maps(
+    geometry: &Geometry,
+    gradients: &GradientLayouts,
+    dtype: DType,
+    [queries, keys]: [usize; 2],
+    addresses: [u64; 4],
+) -> Result<[TensorMap; 4]> {
+    let tensors = tensors(geometry, gradients);
+    let boxes = [queries, keys, keys, queries];
+    let map = |i: usize| TensorMap::new(addresses[i], dtype, &tensors[i], boxes[i] as u32);
+    Ok([map(0)?, map(1)?, map(2)?, map(3)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_fit_a_multiprocessor() {
+        let bytes = FAMILIES.map(|family| family.shared_bytes);
+        assert_eq!(bytes, [134_200, 165_432, 131_128, 196_648]);
+        assert!(bytes.iter().all(|bytes| *bytes <= 227 * 1024));
+    }
+}
