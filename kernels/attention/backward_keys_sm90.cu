@@ -12,8 +12,12 @@
 
 #include "attention/backward_step90.cuh"
 
+// Three stages let the warpgroups drift apart by one tile, while another is copied. Steps of 32: from 64
+// on, what masks and biases need would spill.
 using Keys64 = Shape90<true, 64, 128, 32, 3>;
 using Keys128 = Shape90<true, 128, 64, 32, 3>;
+static_assert(Shared90<Keys64>::kBytes == 134200 && Shared90<Keys128>::kBytes == 165432,
+              "mirrored by the host");
 
 #define KEY_GRADIENTS(SYMBOL, T, SHAPE)                                                      \
   extern "C" __global__ void __launch_bounds__(SHAPE::kThreads, 1)                           \

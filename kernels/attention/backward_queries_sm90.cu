@@ -12,12 +12,16 @@
 
 #include "attention/backward_step90.cuh"
 
+// Three stages let the warpgroups drift apart by one tile, while another is copied; of 128 columns two
+// fit. Steps of 64: dq leaves the registers that masks and biases need.
 using Queries64 = Shape90<false, 64, 128, 64, 3>;
 using Queries128 = Shape90<false, 128, 128, 64, 2>;
+static_assert(Shared90<Queries64>::kBytes == 131128 && Shared90<Queries128>::kBytes == 196648,
+              "mirrored by the host");
 
-#define QUERY_GRADIENTS(SYMBOL, T, SHAPE)                                            \
-  extern "C" __global__ void __launch_bounds__(SHAPE::kThreads, 1)                   \
-  SYMBOL(MAP_PARAMETERS, BACKWARD_PARAMETERS(T), T* dq) {                            \
+#define QUERY_GRADIENTS(SYMBOL, T, SHAPE)                                                    \
+  extern "C" __global__ void __launch_bounds__(SHAPE::kThreads, 1)                           \
+  SYMBOL(MAP_PARAMETERS, BACKWARD_PARAMETERS(T), T* dq) {                                    \
     gradients<SHAPE, T>(scalars, this_block(blocks), BACKWARD_INPUTS(T), MAPS, dq, nullptr); \
   }
 

@@ -20,10 +20,10 @@ constexpr int kConsumers = kGroups * kWarpgroup;
 // Multiples of 8 that fit the 65536 registers: 24 * 128 + 240 * 256.
 constexpr int kProducerRegisters = 24, kConsumerRegisters = 240;
 
-// How a block is laid out. A thread's registers hold sums (D / 2 of each), scores and their slopes
-// (COLUMNS / 2 each) and those rounded (COLUMNS / 4 each, as the others die): of 240, the keys of 64
-// columns take 192 and a rounded part, those of 128 columns at 64 queries a tile as many. Where masks,
-// biases, caps or dropout need registers, too, a tile is taken in STEPs.
+// How a block is laid out. A thread's registers hold sums (D / 2 of each), scores and slopes (COLUMNS / 2
+// of each) and the rounded scores (COLUMNS / 4), of which the product runs while the slopes are still
+// computed; the rounded slopes take the places of these. That is 224 of 240 at most. Where masks, biases,
+// caps or dropout need registers, too, a tile is taken in STEPs.
 template <bool KEY_ROWS_, int D_, int COLUMNS_, int STEP_, int STAGES_>
 struct Shape90 {
   static constexpr bool KEY_ROWS = KEY_ROWS_;

@@ -111,6 +111,8 @@ struct Consumer {
       start_sums<T>(far_sums, rounded, shared.far_columns(n));
       wait_for_products<1>();
     } else {
+      // The exponentials are not to wait for the slopes.
+      pin(scores[0]);
       wait_for_products<0>();
     }
     pin(slopes[0]);
@@ -227,12 +229,15 @@ struct Consumer {
         const int start = tile * COLUMNS;
         shared.ring().wait(n);
         clean(n, start);
-        if (plain && sight_of(start, COLUMNS) == Sight::kAll) {
+        const bool whole = plain && sight_of(start, COLUMNS) == Sight::kAll;
+        if (whole) {
           take_plain(n);
         } else {
 #pragma unroll 1
           for (int column = 0; column < COLUMNS; column += STEP) take_step(n, start, column, head);
         }
+        // Ordinary reads, of statistics or in search of NaN, come before the copies that follow.
+        if (KEY_ROWS || !whole) fence_async_proxy();
         shared.ring().release(n);
       }
     }

@@ -163,7 +163,14 @@ fn short_sequences_agree_with_the_definition() {
 
 /// Bytes that a block of copies asks for, over all blocks.
 fn copied(report: &LaunchReport) -> u64 {
-    report.counters.async_copies.bytes
+    report.counters.async_copies.bytes + report.counters.bulk_loads.bytes
+}
+
+/// The kernel's own part of a symbol: `keys` of `attention_backward_keys_d64_f16`.
+fn is_of(report: &LaunchReport, stage: &str) -> bool {
+    report
+        .kernel
+        .starts_with(&format!("attention_backward_{stage}_"))
 }
 
 #[test]
@@ -198,7 +205,8 @@ fn each_kernel_moves_what_its_tiles_need_without_bank_conflicts() {
                 let stores = counters.global_stores;
                 assert_eq!(stores.bytes, written, "{}", report.kernel);
                 let loads = counters.global_loads;
-                let moved = 32 * (counters.async_copies.sectors + stores.sectors + loads.sectors);
+                let copies_sectors = counters.async_copies.sectors + counters.bulk_loads.sectors;
+                let moved = 32 * (copies_sectors + stores.sectors + loads.sectors);
                 let floor = copies + written + loads.bytes;
                 assert!(
                     100 * moved <= 105 * floor,
@@ -208,6 +216,72 @@ fn each_kernel_moves_what_its_tiles_need_without_bank_conflicts() {
             }
         }
     }
+}
+
+/// Products that wgmma makes: four for keys, three for queries, each of the 64-row tiles that some
+/// row of it sees, whole ones at once and others by parts.
+#[test]
+fn hopper_multiplies_what_is_seen() {
+    for device in devices().filter(|device| device.simulator.is_some()) {
+        if device.context.properties().compute_capability != (9, 0) {
+            continue;
+        }
+        for (head_dim, columns, step) in [(64, [128, 128], [32, 64]), (128, [64, 128], [32, 64])] {
+            let tokens = 512;
+            for params in [Attention::default(), causal()] {
+                let is_causal = params.causal;
+                let problem = Problem {
+                    params,
+                    ..dense(1, 2, tokens, tokens, head_dim)
+                };
+                let reports = agree::<bf16>(device, &problem);
+                for (side, (stage, products)) in
+                    [("keys", 4), ("queries", 3)].into_iter().enumerate()
+                {
+                    let report = reports.iter().find(|report| is_of(report, stage)).unwrap();
+                    assert!(report.kernel.contains("_sm90_"), "{}", report.kernel);
+                    let pairs = match is_causal {
+                        true => seen_pairs(side == 0, tokens, columns[side], step[side]),
+                        false => tokens * tokens,
+                    };
+                    let operations = 2 * products * 2 * pairs * head_dim;
+                    let counters = &report.counters;
+                    assert_eq!(
+                        counters.tensor_flops, operations as u64,
+                        "{}",
+                        report.kernel
+                    );
+                    assert_eq!(counters.mma_instructions, 0, "{}", report.kernel);
+                    assert_eq!(counters.local_bytes, 0, "{}", report.kernel);
+                }
+            }
+        }
+    }
+}
+
+/// Pairs of 64 rows and a step of columns, of which some see each other under a causal mask.
+fn seen_pairs(key_rows: bool, tokens: usize, columns: usize, step: usize) -> usize {
+    let mut pairs = 0;
+    for row in (0..tokens).step_by(64) {
+        for tile in (0..tokens).step_by(columns) {
+            let (first, last) = (tile, tile + columns - 1);
+            // Keys see the queries from their own on, queries the keys up to their own.
+            let whole = if key_rows {
+                row + 63 <= first
+            } else {
+                last <= row
+            };
+            let step = if whole { columns } else { step };
+            for column in (tile..tile + columns).step_by(step) {
+                let seen = match key_rows {
+                    true => row < column + step,
+                    false => column < row + 64,
+                };
+                pairs += if seen { 64 * step } else { 0 };
+            }
+        }
+    }
+    pairs
 }
 
 #[test]
@@ -252,6 +326,37 @@ fn a_plan_says_what_it_does_and_why() {
         ]
     );
     assert!(stages(&vit, DType::F32)[1].ends_with("keys_d64_f32"));
+    let text = plan(&long, DType::F16).unwrap().to_string();
+    let first = text.lines().next().unwrap_or_default();
+    assert!(
+        first.ends_with("; not the kernels for sm_90a: no registers for the sums of 256 columns")
+    );
+    assert_eq!(
+        plan(&dense(1, 32, 16384, 16384, 64), DType::BF16)
+            .unwrap()
+            .to_string(),
+        "attention backward [1, 16384, 32, 64] on [1, 16384, 32, 64] bf16\n  \
+         attention_backward_rows_bf16 <<<[4096, 1, 1], [128, 1, 1], 0 B>>>: 128 queries a block (a \
+         group of statistics a block)\n  \
+         attention_backward_keys_sm90_d64_bf16 <<<[4096, 1, 1], [384, 1, 1], 134200 B>>>: 128 keys \
+         a block, 128 queries a tile (sums, scores and slopes fill 192 registers of 240)\n  \
+         attention_backward_queries_sm90_d64_bf16 <<<[4096, 1, 1], [384, 1, 1], 131128 B>>>: 128 \
+         queries a block, 128 keys a tile (sums, scores and slopes fill 160 registers of 240)"
+    );
+    for capability in [(8, 0), (8, 9), (10, 0)] {
+        let other = Properties::new(capability, 132, 227 * 1024);
+        let problem = dense(1, 32, 1000, 1000, 128);
+        let (geometry, gradients) = (problem.geometry(), problem.gradients());
+        let plan = Plan::new(
+            &other,
+            &geometry,
+            &gradients,
+            &problem.params,
+            DType::F16,
+            false,
+        );
+        assert!(!plan.unwrap().to_string().contains("sm90"));
+    }
     assert!(plan(&vit, DType::I32).is_err());
     let small = Properties::new((7, 5), 40, 64 * 1024);
     let (geometry, gradients) = (long.geometry(), long.gradients());
