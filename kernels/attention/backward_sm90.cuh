@@ -24,19 +24,19 @@ constexpr int kProducerRegisters = 24, kConsumerRegisters = 240;
 // of each) and the rounded scores (COLUMNS / 4), of which the product runs while the slopes are still
 // computed; the rounded slopes take the places of these. That is 224 of 240 at most. Where masks, biases,
 // caps or dropout need registers, too, a tile is taken in STEPs.
-template <bool KEY_ROWS_, int D_, int COLUMNS_, int STEP_, int STAGES_>
+template <bool KEY_ROWS_, int D_, int COLUMNS_, int STEP_, int STAGES_, int UNITS_ = kGroups>
 struct Shape90 {
   static constexpr bool KEY_ROWS = KEY_ROWS_;
   static constexpr int D = D_, COLUMNS = COLUMNS_, STEP = STEP_, STAGES = STAGES_;
-  static constexpr int kRows = kGroups * kGroupRows;
+  static constexpr int UNITS = UNITS_;  // of 64 rows
+  static constexpr int kRows = UNITS * kGroupRows;
   static constexpr int kThreads = kConsumers + kWarpgroup;
   static constexpr int kColumnBlocks = D / kBoxColumns;
-  static constexpr int kGroupBytes = kGroupRows * D * 2;  // of a tensor's rows
+  static constexpr int kUnitBytes = kGroupRows * D * 2;   // of a tensor's rows
   static constexpr int kTileBytes = COLUMNS * D * 2;      // of a tensor's columns
   static constexpr int kStatisticsBytes = KEY_ROWS ? COLUMNS * 4 : 0;  // of log-sum-exps, of deltas
   static constexpr int kStageBytes = 2 * kTileBytes + 2 * kStatisticsBytes;
-  static_assert(kStatisticsGroup % COLUMNS == 0 && kStatisticsGroup % kRows == 0,
-                "a tile's statistics exist");
+  static_assert(kStatisticsGroup % (KEY_ROWS ? COLUMNS : kRows) == 0, "a tile's statistics exist");
 };
 
 // Rows as tensor copies leave them: blocks of 64 columns, BLOCK_ROWS rows each. One may start at any
@@ -63,7 +63,7 @@ struct BlockedTile {
 // A block's dynamic shared memory; mirrored by src/cuda/attention/backward/hopper.rs.
 template <typename Shape>
 struct Shared90 {
-  static constexpr int kStagesAt = 2 * kGroups * Shape::kGroupBytes;
+  static constexpr int kStagesAt = 2 * Shape::UNITS * Shape::kUnitBytes;
   static constexpr int kStatisticsAt = kStagesAt + Shape::STAGES * 2 * Shape::kTileBytes;
   static constexpr int kBarriersAt = kStatisticsAt + Shape::STAGES * 2 * Shape::kStatisticsBytes;
   static constexpr int kBytes = kBarriersAt + Ring<Shape::STAGES>::kBytes + 8;
@@ -74,10 +74,12 @@ struct Shared90 {
   using Rows = BlockedTile<kGroupRows>;
   using Columns = BlockedTile<Shape::COLUMNS>;
 
-  __device__ __forceinline__ Rows near_rows(int group) const {
-    return {address + group * Shape::kGroupBytes};
+  __device__ __forceinline__ Rows near_rows(int unit) const {
+    return {address + unit * Shape::kUnitBytes};
   }
-  __device__ __forceinline__ Rows far_rows(int group) const { return near_rows(kGroups + group); }
+  __device__ __forceinline__ Rows far_rows(int unit) const {
+    return near_rows(Shape::UNITS + unit);
+  }
   __device__ __forceinline__ Columns near_columns(int n) const {
     return {address + kStagesAt + n % Shape::STAGES * 2 * Shape::kTileBytes};
   }
@@ -90,12 +92,31 @@ struct Shared90 {
   __device__ __forceinline__ unsigned deltas(int n) const {
     return log_sum_exps(n) + Shape::kStatisticsBytes;
   }
+  // Of the two queries of this lane in columns 8 i to 8 i + 7.
+  __device__ __forceinline__ float2 log_sum_exps_of(int n, int i) const {
+    return load_shared_floats(log_sum_exps(n) + 4 * (8 * i + fragment_column()));
+  }
+  __device__ __forceinline__ float2 deltas_of(int n, int i) const {
+    return load_shared_floats(deltas(n) + 4 * (8 * i + fragment_column()));
+  }
   __device__ __forceinline__ Ring<Shape::STAGES> ring() const { return {address + kBarriersAt}; }
   // Of the block's rows.
   __device__ __forceinline__ Mbarrier rows_there() const {
     return {address + kBarriersAt + Ring<Shape::STAGES>::kBytes};
   }
 };
+
+// Makes the barriers. All threads take part.
+template <typename Shape>
+__device__ __forceinline__ void open_barriers(const Shared90<Shape>& shared) {
+  if (threadIdx.x == 0) {
+    shared.ring().init(kConsumers / 32);
+    shared.rows_there().init(1);
+    publish_barriers();
+  }
+  // The barriers are there.
+  __syncthreads();
+}
 
 // What a block does: `tiles` tiles of columns from number `tile` on, for each of `heads` query heads
 // from `head` on.
@@ -160,14 +181,14 @@ __device__ __forceinline__ void produce(const BackwardScalars& scalars,
   const Sequence& sequence = job.sequence;
   const int batch = packed ? 0 : sequence.batch;
   const int first_row = (KEY_ROWS ? sequence.keys : sequence.queries).first + job.first;
-  shared.rows_there().arrive_expecting(2 * kGroups * Shape::kGroupBytes);
-  for (int group = 0; group < kGroups; ++group) {
-    const Corner from = {0, first_row + group * kGroupRows, job.row_head, batch};
+  shared.rows_there().arrive_expecting(2 * Shape::UNITS * Shape::kUnitBytes);
+  for (int unit = 0; unit < Shape::UNITS; ++unit) {
+    const Corner from = {0, first_row + unit * kGroupRows, job.row_head, batch};
     const auto copy = [&](BlockedTile<kGroupRows> to, const TensorMap& map) {
       copy_boxes(to.address, to.kBlockBytes, Shape::kColumnBlocks, map, from, shared.rows_there());
     };
-    copy(shared.near_rows(group), KEY_ROWS ? maps.k : maps.q);
-    copy(shared.far_rows(group), KEY_ROWS ? maps.v : maps.dout);
+    copy(shared.near_rows(unit), KEY_ROWS ? maps.k : maps.q);
+    copy(shared.far_rows(unit), KEY_ROWS ? maps.v : maps.dout);
   }
   const int first_column = (KEY_ROWS ? sequence.queries : sequence.keys).first;
   for (int head = job.head, n = 0; head < job.head + job.heads; ++head) {

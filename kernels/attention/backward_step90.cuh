@@ -7,6 +7,18 @@
 constexpr int kCleanedBarrier = 1;
 constexpr int kGroupBarrier = 2;
 
+// Zeros rows [first, end) of a tensor. The consumers share the work.
+template <int D, int BLOCK_ROWS>
+__device__ __forceinline__ void zero_rows(BlockedTile<BLOCK_ROWS> tile, int first, int end) {
+  constexpr int kBlockChunks = BlockedTile<BLOCK_ROWS>::kBlockChunks;
+  const int chunk = threadIdx.x % kBlockChunks;
+  for (int block = 0; block < D / kBoxColumns; ++block) {
+    for (int row = threadIdx.x / kBlockChunks; row < end; row += kConsumers / kBlockChunks) {
+      if (row >= first) store_shared(tile.block(block).chunk(row, chunk), make_uint4(0, 0, 0, 0));
+    }
+  }
+}
+
 // How much of some columns the rows of a warpgroup see.
 enum class Sight { kNone, kPart, kAll };
 
@@ -18,6 +30,42 @@ struct OwnStatistics {
 };
 template <>
 struct OwnStatistics<true> {};
+
+// Of a pair for two queries, that of element e of 8 columns.
+template <bool KEY_ROWS>
+__device__ __forceinline__ float pick(float2 pair, int e) {
+  return (KEY_ROWS ? e % 2 : e / 2) == 0 ? pair.x : pair.y;
+}
+
+// From products to probabilities, where nothing but the scale is between: 2^(unit score - log_sum_exp).
+// of(i) gives the log-sum-exps, in base 2, for columns 8 i to 8 i + 7.
+template <bool KEY_ROWS, int N, typename Of>
+__device__ __forceinline__ void exponentiate(float (&scores)[1][N][4], float unit, const Of& of) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    const float2 log_sum_exps = of(i);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const float log_sum_exp = pick<KEY_ROWS>(log_sum_exps, e);
+      scores[0][i][e] = exp2_approximate(fmaf(scores[0][i][e], unit, -log_sum_exp));
+    }
+  }
+}
+
+// slopes = probabilities scale (slopes - delta), likewise.
+template <bool KEY_ROWS, int N, typename Of>
+__device__ __forceinline__ void weigh(float (&slopes)[1][N][4], const float (&probabilities)[1][N][4],
+                                      float scale, const Of& of) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    const float2 deltas = of(i);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const float slope = slopes[0][i][e] - pick<KEY_ROWS>(deltas, e);
+      slopes[0][i][e] = probabilities[0][i][e] * (scale * slope);
+    }
+  }
+}
 
 // One warpgroup, and its sums: dk and dv, or dq, for which FAR is 1.
 template <typename Shape, typename T>
@@ -67,23 +115,20 @@ struct Consumer {
     return inputs.bias == nullptr && forward.softcap == 0.0f && forward.dropout_threshold == 0;
   }
 
-  // Log-sum-exp and delta for elements e of 8 columns: number KEY_ROWS ? e % 2 : e / 2.
+  // Log-sum-exp and delta of 8 columns, number `eight` of tile `n`.
   __device__ __forceinline__ float2 log_sum_exps_of(int n, int eight) const {
     if constexpr (KEY_ROWS) {
-      return load_shared_floats(shared.log_sum_exps(n) + 4 * (8 * eight + fragment_column()));
+      return shared.log_sum_exps_of(n, eight);
     } else {
       return {own.log_sum_exps.of[0][0], own.log_sum_exps.of[0][1]};
     }
   }
   __device__ __forceinline__ float2 deltas_of(int n, int eight) const {
     if constexpr (KEY_ROWS) {
-      return load_shared_floats(shared.deltas(n) + 4 * (8 * eight + fragment_column()));
+      return shared.deltas_of(n, eight);
     } else {
       return {own.deltas.of[0][0], own.deltas.of[0][1]};
     }
-  }
-  static __device__ __forceinline__ float pick(float2 pair, int e) {
-    return (KEY_ROWS ? e % 2 : e / 2) == 0 ? pair.x : pair.y;
   }
 
   // A tile, number `n`, that the rows see whole, by steps that overlap: the slopes' product runs beside
@@ -97,15 +142,7 @@ struct Consumer {
     start_scores<T, D>(slopes, shared.far_rows(group), shared.far_columns(n));
     wait_for_products<1>();
     pin(scores[0]);
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      const float2 log_sum_exps = log_sum_exps_of(n, i);
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        scores[0][i][e] =
-            exp2_approximate(fmaf(scores[0][i][e], unit, -pick(log_sum_exps, e)));
-      }
-    }
+    exponentiate<KEY_ROWS>(scores, unit, [&](int i) { return log_sum_exps_of(n, i); });
     if constexpr (KEY_ROWS) {
       round_scores<T>(rounded, scores);
       start_sums<T>(far_sums, rounded, shared.far_columns(n));
@@ -116,14 +153,7 @@ struct Consumer {
       wait_for_products<0>();
     }
     pin(slopes[0]);
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      const float2 deltas = deltas_of(n, i);
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        slopes[0][i][e] = scores[0][i][e] * (scale * (slopes[0][i][e] - pick(deltas, e)));
-      }
-    }
+    weigh<KEY_ROWS>(slopes, scores, scale, [&](int i) { return deltas_of(n, i); });
     round_scores<T>(rounded_slopes, slopes);
     start_sums<T>(near_sums, rounded_slopes, shared.near_columns(n));
     wait_for_products<0>();
@@ -206,15 +236,8 @@ struct Consumer {
                       : KEY_ROWS                         ? forward.queries
                                                          : forward.keys;
     if (job.columns >= min(start + COLUMNS, there)) return;
-    constexpr int kBlockChunks = Columns::kBlockChunks;
-    for (int block = 0; block < Shape::kColumnBlocks; ++block) {
-      for (int row = threadIdx.x / kBlockChunks; row < COLUMNS; row += kConsumers / kBlockChunks) {
-        if (start + row < job.columns) continue;
-        const int chunk = threadIdx.x % kBlockChunks;
-        store_shared(shared.near_columns(n).block(block).chunk(row, chunk), make_uint4(0, 0, 0, 0));
-        store_shared(shared.far_columns(n).block(block).chunk(row, chunk), make_uint4(0, 0, 0, 0));
-      }
-    }
+    zero_rows<D>(shared.near_columns(n), job.columns - start, COLUMNS);
+    zero_rows<D>(shared.far_columns(n), job.columns - start, COLUMNS);
     fence_async_proxy();
     // All of the tile is clean before any warpgroup multiplies with it.
     meet(kCleanedBarrier, kConsumers);
@@ -276,13 +299,7 @@ __device__ __forceinline__ void gradients(const BackwardScalars& scalars, const 
     if (KEY_ROWS) write_gaps(far, scalars.dv, job.sequence, tokens, block.head, head_dim);
   }
   if (job.first >= job.rows) return;
-  if (threadIdx.x == 0) {
-    shared.ring().init(kConsumers / 32);
-    shared.rows_there().init(1);
-    publish_barriers();
-  }
-  // The barriers are there.
-  __syncthreads();
+  open_barriers(shared);
   if (threadIdx.x >= kConsumers) {
     keep_registers<kProducerRegisters>();
     if (threadIdx.x == kConsumers) produce(scalars, inputs, maps, shared, job);

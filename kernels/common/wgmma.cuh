@@ -111,6 +111,19 @@ __device__ __forceinline__ void pin(unsigned (&values)[N][4]) {
         : "l"(a.descriptor()), "l"(b.descriptor()), "r"(static_cast<int>(add)));                   \
   }
 
+// d += a * b, [64 x 16] * [16 x COLUMNS], both in shared memory, k down their rows: a is a block of 64
+// columns.
+#define MULTIPLY_TURNED(COLUMNS, REGISTERS, A, B, T, NAME, ...)                                     \
+  __device__ __forceinline__ void multiply_turned_async(float (&d)[COLUMNS / 8][4], Operand a,     \
+                                                        Operand b, T) {                            \
+    asm volatile(                                                                                  \
+        "{\n.reg .pred add;\nsetp.eq.b32 add, 0, 0;\n"                                             \
+        "wgmma.mma_async.sync.aligned.m64n" #COLUMNS "k16.f32." NAME "." NAME " {" REGISTERS       \
+        "}, %" #A ", %" #B ", add, 1, 1, 1, 1;\n}"                                                 \
+        : __VA_ARGS__                                                                              \
+        : "l"(a.descriptor()), "l"(b.descriptor()));                                               \
+  }
+
 // d += a * b, a in registers, b in shared memory, k down its rows.
 #define MULTIPLY_REGISTERS(COLUMNS, REGISTERS, A0, A1, A2, A3, B, T, NAME, ...)                       \
   __device__ __forceinline__ void multiply_async(float (&d)[COLUMNS / 8][4], const unsigned (&a)[4], \
@@ -131,6 +144,7 @@ __device__ __forceinline__ void pin(unsigned (&values)[N][4]) {
   MULTIPLY_SHARED(136, REGISTERS68, 68, 69, 70, T, NAME, SUMS8(0), SUMS8(8), SUMS1(16))             \
   MULTIPLY_SHARED(208, REGISTERS104, 104, 105, 106, T, NAME, SUMS8(0), SUMS8(8), SUMS8(16),         \
                   SUMS2(24))                                                                       \
+  MULTIPLY_TURNED(64, REGISTERS32, 32, 33, T, NAME, SUMS8(0))                                       \
   MULTIPLY_REGISTERS(64, REGISTERS32, 32, 33, 34, 35, 36, T, NAME, SUMS8(0))                        \
   MULTIPLY_REGISTERS(128, REGISTERS64, 64, 65, 66, 67, 68, T, NAME, SUMS8(0), SUMS8(8))             \
   MULTIPLY_REGISTERS(256, REGISTERS128, 128, 129, 130, 131, 132, T, NAME, SUMS8(0), SUMS8(8),       \
@@ -141,6 +155,7 @@ MULTIPLY(__nv_bfloat16, "bf16")
 
 #undef MULTIPLY
 #undef MULTIPLY_REGISTERS
+#undef MULTIPLY_TURNED
 #undef MULTIPLY_SHARED
 #undef REGISTERS128
 #undef REGISTERS104

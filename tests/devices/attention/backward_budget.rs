@@ -141,6 +141,23 @@ fn short_sequences_agree_with_the_definition() {
             ..dense(1, 2, 256, 256, 8)
         }),
         short(Problem {
+            kv_heads: 2,
+            dlse: true,
+            kv_lengths: Some(vec![50, 133]),
+            nan_keys: vec![60, 275],
+            nan_queries: vec![140],
+            ..dense(2, 4, 130, 140, 40)
+        }),
+        short(Problem {
+            offsets: Some([vec![3, 5, 4, 170, 400], vec![-1, 140, 180, 180, 299]]),
+            totals: [190, 295],
+            kv_lengths: Some(vec![200, 17, 5, 99]),
+            nan_keys: vec![150, 160, 290],
+            nan_queries: vec![1, 172],
+            kv_heads: 1,
+            ..dense(4, 2, 200, 180, 64)
+        }),
+        short(Problem {
             offsets: Some([vec![3, 5, 4, 70, 200], vec![-1, 40, 80, 80, 99]]),
             totals: [90, 95],
             kv_lengths: Some(vec![100, 17, 5, 9]),
@@ -259,6 +276,32 @@ fn hopper_multiplies_what_is_seen() {
     }
 }
 
+/// Where a block holds all keys, five products of whole tiles of 64, and each tensor is moved once.
+#[test]
+fn hopper_moves_short_sequences_once() {
+    for device in devices().filter(|device| device.simulator.is_some()) {
+        if device.context.properties().compute_capability != (9, 0) {
+            continue;
+        }
+        let (heads, tokens, head_dim) = (2, 197, 64);
+        let problem = Problem {
+            multiprocessors: 1,
+            ..dense(1, heads, tokens, tokens, head_dim)
+        };
+        let report = &agree::<bf16>(device, &problem)[1];
+        assert!(is_of(report, "short_sm90"), "{}", report.kernel);
+        let counters = &report.counters;
+        let (padded, tensor) = (256, heads * tokens * head_dim * 2);
+        let operations = 5 * 2 * heads * padded * padded * head_dim;
+        assert_eq!(counters.tensor_flops, operations as u64);
+        assert_eq!(counters.shared_stores.conflicts, 0);
+        assert_eq!(counters.shared_loads.conflicts, 0);
+        let statistics = 2 * heads * padded * 4;
+        assert_eq!(counters.bulk_loads.bytes, (4 * tensor + statistics) as u64);
+        assert_eq!(counters.global_stores.bytes, 3 * tensor as u64);
+    }
+}
+
 /// Pairs of 64 rows and a step of columns, of which some see each other under a causal mask.
 fn seen_pairs(key_rows: bool, tokens: usize, columns: usize, step: usize) -> usize {
     let mut pairs = 0;
@@ -298,8 +341,29 @@ fn a_plan_says_what_it_does_and_why() {
         "attention backward [64, 197, 12, 64] on [64, 197, 12, 64] bf16\n  \
          attention_backward_rows_bf16 <<<[1536, 1, 1], [128, 1, 1], 0 B>>>: 128 queries a block (a \
          group of statistics a block)\n  \
-         attention_backward_short_bf16 <<<[768, 1, 1], [416, 1, 1], 113664 B>>>: 256 keys a block \
+         attention_backward_short_sm90_bf16 <<<[768, 1, 1], [384, 1, 1], 199680 B>>>: 256 keys a \
+         block at most, 128 queries a tile (all keys of a head in a block: each tensor is moved \
+         once)"
+    );
+    let ampere = Properties::new((8, 0), 108, 163 * 1024);
+    let (geometry, gradients) = (vit.geometry(), vit.gradients());
+    let of_ampere = Plan::new(
+        &ampere,
+        &geometry,
+        &gradients,
+        &vit.params,
+        DType::BF16,
+        false,
+    );
+    assert!(of_ampere.unwrap().to_string().ends_with(
+        "attention_backward_short_bf16 <<<[768, 1, 1], [416, 1, 1], 113664 B>>>: 256 keys a block \
          at most, 64 queries a tile (all keys of a head in a block: each tensor is moved once)"
+    ));
+    let windows = plan(&dense(512, 12, 49, 49, 64), DType::BF16).unwrap();
+    assert!(
+        windows
+            .to_string()
+            .contains("; not the kernels for sm_90a: few keys")
     );
     let stages = |problem: &Problem, dtype| {
         let text = plan(problem, dtype).unwrap().to_string();

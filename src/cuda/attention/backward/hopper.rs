@@ -9,6 +9,7 @@ use crate::params::attention::{Geometry, GradientLayouts, Layout};
 
 const KEYS_IMAGE: &str = "attention/backward_keys_sm90";
 const QUERIES_IMAGE: &str = "attention/backward_queries_sm90";
+const SHORT_IMAGE: &str = "attention/backward_short_sm90";
 
 /// Rows of a warpgroup: the M of wgmma.
 const GROUP_ROWS: usize = 64;
@@ -16,11 +17,17 @@ const GROUP_ROWS: usize = 64;
 const GROUPS: usize = 2;
 const WARPS: usize = 4 * (GROUPS + 1);
 
-/// Shared memory of a block, as `Shared90` in `kernels/attention/backward_sm90.cuh` has it: rows of two
-/// tensors, `stages` tiles of `columns` of two others with `statistics` numbers a column, two barriers a
-/// stage and one.
-const fn shared_bytes(dim: usize, columns: usize, stages: usize, statistics: usize) -> usize {
-    let rows = 2 * GROUPS * GROUP_ROWS * dim * 2;
+/// Shared memory of a block, as `Shared90` in `kernels/attention/backward_sm90.cuh` has it: `units` times 64
+/// rows of two tensors, `stages` tiles of `columns` of two others with `statistics` numbers a column, two
+/// barriers a stage and one.
+const fn shared_bytes(
+    dim: usize,
+    units: usize,
+    columns: usize,
+    stages: usize,
+    statistics: usize,
+) -> usize {
+    let rows = 2 * units * GROUP_ROWS * dim * 2;
     let stage = 2 * columns * dim * 2 + statistics * columns * size_of::<f32>();
     rows + stages * (stage + 16) + 8
 }
@@ -38,7 +45,7 @@ pub(super) const FAMILIES: [Family; 4] = [
         columns: 64,
         tile: [GROUPS * GROUP_ROWS, 128],
         warps: WARPS,
-        shared_bytes: shared_bytes(64, 128, 3, 2),
+        shared_bytes: shared_bytes(64, GROUPS, 128, 3, 2),
         reason: "sums, scores and slopes fill 192 registers of 240",
     },
     Family {
@@ -52,7 +59,7 @@ pub(super) const FAMILIES: [Family; 4] = [
         columns: 128,
         tile: [GROUPS * GROUP_ROWS, 64],
         warps: WARPS,
-        shared_bytes: shared_bytes(128, 64, 3, 2),
+        shared_bytes: shared_bytes(128, GROUPS, 64, 3, 2),
         reason: "sums, scores and slopes fill 192 registers of 240",
     },
     Family {
@@ -66,7 +73,7 @@ pub(super) const FAMILIES: [Family; 4] = [
         columns: 64,
         tile: [GROUPS * GROUP_ROWS, 128],
         warps: WARPS,
-        shared_bytes: shared_bytes(64, 128, 3, 0),
+        shared_bytes: shared_bytes(64, GROUPS, 128, 3, 0),
         reason: "sums, scores and slopes fill 160 registers of 240",
     },
     Family {
@@ -80,10 +87,36 @@ pub(super) const FAMILIES: [Family; 4] = [
         columns: 128,
         tile: [GROUPS * GROUP_ROWS, 128],
         warps: WARPS,
-        shared_bytes: shared_bytes(128, 128, 2, 0),
+        shared_bytes: shared_bytes(128, GROUPS, 128, 2, 0),
         reason: "sums, scores and slopes fill 192 registers of 240",
     },
 ];
+
+/// Keys of a block that holds all of a head: two units of 64 a warpgroup.
+const SHORT_KEYS: usize = 256;
+/// Fewest keys beyond which both warpgroups have two units, or one and a part. Up to here several blocks
+/// for any GPU fit a multiprocessor, and this one's memory is empty.
+const FEW_KEYS: usize = 128;
+const SHORT_QUERIES: usize = 128;
+
+/// The kernels of short sequences.
+pub(super) const SHORT: Family = Family {
+    role: Role::All,
+    image: SHORT_IMAGE,
+    symbols: [
+        None,
+        Some("attention_backward_short_sm90_f16"),
+        Some("attention_backward_short_sm90_bf16"),
+    ],
+    columns: 64,
+    tile: [SHORT_KEYS, SHORT_QUERIES],
+    warps: WARPS,
+    // And the gradients of the scores.
+    shared_bytes: shared_bytes(64, SHORT_KEYS / GROUP_ROWS, SHORT_QUERIES, 2, 2)
+        .next_multiple_of(1024)
+        + SHORT_KEYS * SHORT_QUERIES * 2,
+    reason: "all keys of a head in a block: each tensor is moved once",
+};
 
 /// Most columns of these kernels.
 const COLUMNS: usize = 128;
@@ -93,10 +126,18 @@ pub(super) fn is_concerned(gpu: &Properties, dtype: DType) -> bool {
     gpu.compute_capability == (9, 0) && dtype.size() == 2
 }
 
-/// Why a GPU of compute capability 9.0 does not take these kernels; `None` where it does.
-pub(super) fn refusal(geometry: &Geometry, gradients: &GradientLayouts) -> Option<&'static str> {
-    let built = [KEYS_IMAGE, QUERIES_IMAGE].into_iter().all(image::is_built);
-    if geometry.head_dim > COLUMNS {
+/// Why a GPU of compute capability 9.0 does not take these kernels; `None` where it does. `short`: a block
+/// may hold all keys of a head.
+pub(super) fn refusal(
+    geometry: &Geometry,
+    gradients: &GradientLayouts,
+    short: bool,
+) -> Option<&'static str> {
+    let images = [KEYS_IMAGE, QUERIES_IMAGE, SHORT_IMAGE];
+    let built = images.into_iter().all(image::is_built);
+    if short && geometry.keys <= FEW_KEYS {
+        Some("few keys")
+    } else if geometry.head_dim > COLUMNS {
         Some("no registers for the sums of 256 columns")
     } else if image::toolkit().absent.is_none() && !built {
         Some("not built for sm_90a")
@@ -112,6 +153,7 @@ pub(super) fn refusal(geometry: &Geometry, gradients: &GradientLayouts) -> Optio
 pub(super) fn boxes(family: &Family) -> Option<[usize; 2]> {
     match family.image {
         KEYS_IMAGE => Some([family.tile[1], GROUP_ROWS]),
+        SHORT_IMAGE => Some([SHORT_QUERIES, GROUP_ROWS]),
         QUERIES_IMAGE => Some([GROUP_ROWS, family.tile[1]]),
         _ => None,
     }
@@ -154,6 +196,7 @@ mod tests {
     fn tiles_fit_a_multiprocessor() {
         let bytes = FAMILIES.map(|family| family.shared_bytes);
         assert_eq!(bytes, [134_200, 165_432, 131_128, 196_648]);
+        assert_eq!(SHORT.shared_bytes, 199_680);
         assert!(bytes.iter().all(|bytes| *bytes <= 227 * 1024));
     }
 }

@@ -11,10 +11,14 @@ use crate::params::Attention;
 use crate::params::attention::{Geometry, GradientLayouts};
 use std::fmt;
 
+fn all_families() -> impl Iterator<Item = &'static Family> {
+    let own = hopper::FAMILIES.iter().chain([&hopper::SHORT]);
+    FAMILIES.iter().chain([&SHORT]).chain(own)
+}
+
 /// Every kernel of the backward pass.
 pub(super) fn kernels() -> impl Iterator<Item = Kernel> {
-    let families = FAMILIES.iter().chain([&SHORT]).chain(&hopper::FAMILIES);
-    families.flat_map(|family| {
+    all_families().flat_map(|family| {
         let image = family.image;
         let symbols = family.symbols.into_iter().flatten();
         symbols.map(move |symbol| Kernel { image, symbol })
@@ -49,20 +53,22 @@ impl Stage {
             _ => 0,
         };
         let short = is_short(gpu, geometry, params, dtype);
-        let concerned = hopper::is_concerned(gpu, dtype) && !short;
-        let left_out = hopper::refusal(geometry, gradients).filter(|_| concerned);
+        let concerned = hopper::is_concerned(gpu, dtype);
+        let left_out = hopper::refusal(geometry, gradients, short).filter(|_| concerned);
         let own = concerned && left_out.is_none();
-        let wanted = |family: &&Family| match family.role {
-            Role::Rows => true,
-            Role::Keys | Role::Queries => !short && own == hopper::boxes(family).is_some(),
-            Role::Bias => dbias,
-            Role::All => short,
+        let wanted = |family: &&Family| {
+            let is_own = hopper::boxes(family).is_some();
+            match family.role {
+                Role::Rows => true,
+                Role::Keys | Role::Queries => !short && own == is_own,
+                Role::Bias => dbias,
+                Role::All => short && own == is_own,
+            }
         };
         let fits = |family: &&Family| {
             family.symbols[place].is_some() && geometry.head_dim <= family.columns
         };
-        let all = || FAMILIES.iter().chain([&SHORT]).chain(&hopper::FAMILIES);
-        let families = || all().filter(wanted).filter(fits);
+        let families = || all_families().filter(wanted).filter(fits);
         let narrowest = |role| {
             let of_role = families().filter(move |family| family.role == role);
             of_role.map(|family| family.columns).min()
@@ -90,9 +96,12 @@ impl Stage {
             }
             Role::All => [geometry.batch, geometry.kv_heads, 1],
         };
+        let boxes = hopper::boxes(family);
         let (warps, shared_bytes) = match family.role {
             // Whole warps of 16 keys.
-            Role::All => (keys.div_ceil(16), short_bytes(keys.next_multiple_of(16))),
+            Role::All if boxes.is_none() => {
+                (keys.div_ceil(16), short_bytes(keys.next_multiple_of(16)))
+            }
             _ => (family.warps, family.shared_bytes),
         };
         let (blocks, count) = Blocks::new(batch, heads, tiles)?;
@@ -109,7 +118,7 @@ impl Stage {
                 block: [32 * warps as u32, 1, 1],
                 shared_bytes: shared_bytes as u32,
             },
-            boxes: hopper::boxes(family),
+            boxes,
             tile: family.tile,
             reason: family.reason,
         })
