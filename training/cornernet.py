@@ -77,11 +77,11 @@ def scan_max(x, axis, reverse):
 class CornerModule(nn.Module):
     """Top-left pools towards smaller coordinates, bottom-right towards larger ones."""
 
-    def __init__(self, dim, top_left, pooling):
+    def __init__(self, dim, top_left, pooling, corner=CORNER):
         super().__init__()
-        self.p1_conv1 = Convolution(3, dim, CORNER)
-        self.p2_conv1 = Convolution(3, dim, CORNER)
-        self.p_conv1 = nn.Conv2d(CORNER, dim, 3, padding=1, bias=False)
+        self.p1_conv1 = Convolution(3, dim, corner)
+        self.p2_conv1 = Convolution(3, dim, corner)
+        self.p_conv1 = nn.Conv2d(corner, dim, 3, padding=1, bias=False)
         self.p_bn1 = nn.BatchNorm2d(dim)
         self.conv1 = nn.Conv2d(dim, dim, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(dim)
@@ -107,6 +107,7 @@ def head(dim, outputs, bias=0.0):
 class CornerNet(nn.Module):
     def __init__(self, classes=10, pooling=True):
         super().__init__()
+        self.pooling = pooling
         dim = DIMS[0]
         self.pre = nn.Sequential(Convolution(7, 3, STEM, stride=2), Residual(STEM, dim, stride=2))
         self.kps = nn.ModuleList([Hourglass(DIMS, MODULES)])
@@ -123,6 +124,11 @@ class CornerNet(nn.Module):
         """[B, 3, H, W], blue first, normalised as the official code does."""
         images = torch.stack([scene.image for scene in scenes]).flip(-1).permute(0, 3, 1, 2).float() / 255
         return (images - torch.tensor(MEAN_BGR).view(3, 1, 1)) / torch.tensor(STD_BGR).view(3, 1, 1)
+
+    def metadata(self):
+        """A cell is STRIDE pixels, not the quotient of rounded extents that the official network is trained with; and a
+        mirrored digit is none."""
+        return {"pooling": str(self.pooling).lower(), "cell": str(STRIDE), "flip": "false"}
 
     def forward(self, images):
         """Heat logits, tags and offsets of the top-left, then of the bottom-right corners."""

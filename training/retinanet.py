@@ -58,6 +58,11 @@ class RetinaNet(nn.Module):
         images = torch.stack([scene.image for scene in scenes]).permute(0, 3, 1, 2).float() / 255
         return (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
+    @staticmethod
+    def metadata():
+        """Images are seen at the scale they have."""
+        return {"resize": "none"}
+
     def forward(self, images):
         return self.head(list(self.backbone(images).values()))
 

@@ -58,7 +58,7 @@ def export(model, path, name):
     """Weights in f16, names as in the full-size models, classes in the file's metadata."""
     tensors = {key: value.detach().half().contiguous() if value.is_floating_point() else value
                for key, value in model.state_dict().items() if not key.startswith("backbone.body.fc")}
-    metadata = {"architecture": name.split("_")[0], "classes": ",".join(map(str, range(10)))}
+    metadata = {"architecture": name.split("_")[0], "classes": ",".join(map(str, range(10)))} | model.metadata()
     save_whole(lambda partial: save_file(tensors, partial, metadata), path)
 
 

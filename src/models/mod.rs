@@ -1,9 +1,10 @@
 //! Architectures as thin layers over [`ops`](crate::ops): each file reads like its paper.
 
 pub mod bert;
+pub mod cornernet;
 mod detection;
 pub mod fpn;
-pub mod layers;
+pub mod hourglass;
 pub mod layers;
 pub mod resnet;
 pub mod retinanet;

@@ -1,6 +1,7 @@
 //! `ocelli detect`: objects in image files.
 
 pub mod coco;
+mod cornernet;
 mod retinanet;
 
 use crate::op::float_type;
@@ -26,7 +27,7 @@ struct Architecture {
     load: fn(Weights, &Settings) -> Result<Box<dyn Detector>>,
 }
 
-const ARCHITECTURES: &[Architecture] = &[retinanet::ARCHITECTURE];
+const ARCHITECTURES: &[Architecture] = &[cornernet::ARCHITECTURE, retinanet::ARCHITECTURE];
 
 /// A loaded detector.
 trait Detector {

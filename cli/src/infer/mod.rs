@@ -1,6 +1,7 @@
 //! `ocelli infer`: one forward pass of a model on the tensors of a file.
 
 mod bert;
+mod cornernet;
 mod retinanet;
 mod transformer;
 
@@ -26,6 +27,7 @@ struct Model {
 
 const MODELS: &[Model] = &[
     bert::MODEL,
+    cornernet::MODEL,
     retinanet::V1,
     retinanet::V2,
     transformer::MODEL,

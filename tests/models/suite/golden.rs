@@ -49,7 +49,8 @@ impl Golden {
         self.file().tensor(name).unwrap()
     }
 
-    fn doubles(&self, name: &str) -> (Vec<usize>, Vec<f64>) {
+    /// Shape and elements of a tensor of f64.
+    pub fn doubles(&self, name: &str) -> (Vec<usize>, Vec<f64>) {
         let file = SafeTensors::deserialize(self.bytes).unwrap();
         let view = file
             .tensor(name)

@@ -3,6 +3,7 @@
 mod golden;
 
 mod bert;
+mod cornernet;
 mod retinanet;
 mod self_attention;
 mod transformer;
