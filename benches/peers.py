@@ -458,21 +458,22 @@ def anchor_box_loss(device):
 
 def ours(path):
     """Seconds by (case, device), from the summary lines of `cargo bench`."""
-    line = re.compile(r"^(.*) on (cpu|cuda) \(.*\): ([0-9.]+) ms, .*?(?:([0-9.]+) ms of processor time)?$")
+    summary = re.compile(r"^(.*) on (cpu|cuda) \(.*\): ([0-9.]+) ms, .*?(?:([0-9.]+) ms of processor time)?$")
     found = {}
     with open(path) as file:
-        for match in filter(None, map(line.match, file)):
+        for match in filter(None, map(summary.match, file)):
             seconds = found[match[1], match[2]] = Seconds(float(match[3]) / 1e3)
             seconds.spent = float(match[4]) / 1e3 if match[4] else None
     return found
 
 
-def ratio(seconds, mine):
-    """What a line ends with."""
-    text = f", {seconds / mine:.1f} times ocelli's {1e3 * mine:.3f} ms" if mine else ""
-    if mine and mine.spent and getattr(seconds, "spent", None):
-        text += f"; of processor time {1e3 * seconds.spent:.3f} ms, {seconds.spent / mine.spent:.1f} times {1e3 * mine.spent:.3f} ms"
-    return text
+def line(case, device, variant, seconds, mine):
+    """What is printed of a case: `mine` is ocelli's time, where there is one."""
+    spent, of_mine = getattr(seconds, "spent", None), getattr(mine, "spent", None)
+    text = f"{case} on {device}: {variant} {1e3 * seconds:.3f} ms"
+    text += f", {1e3 * spent:.3f} ms of processor time" if spent else ""
+    text += f", {seconds / mine:.1f} times ocelli's {1e3 * mine:.3f} ms" if mine else ""
+    return text + (f", {spent / of_mine:.1f} times its processor time {1e3 * of_mine:.3f} ms" if spent and of_mine else "")
 
 
 def linear(device):
@@ -579,7 +580,7 @@ def main():
             continue
         for case, variant, seconds in itertools.chain.from_iterable(case(device) for case in cases):
             mine = times.get((case, device))
-            print(f"{case} on {device}: {variant} {1e3 * seconds:.3f} ms{ratio(seconds, mine)}", flush=True)
+            print(line(case, device, variant, seconds, mine), flush=True)
 
 
 if __name__ == "__main__":

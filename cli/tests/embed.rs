@@ -151,6 +151,47 @@ fn a_long_text_is_cut_at_the_models_positions_with_a_note() {
 }
 
 #[test]
+fn a_matrix_has_a_row_and_a_column_for_each_text() {
+    let folder = model("matrix");
+    let drawn = |texts: &[&str], name: &str| {
+        let path = folder.file(name);
+        let run = embed(
+            &folder.file(""),
+            &[texts, &["--matrix", text(&path)]].concat(),
+        );
+        assert_success(&run);
+        image::open(&path).unwrap().to_rgb8()
+    };
+    let [two, three] = [
+        drawn(&["a", "b"], "2.png"),
+        drawn(&["a", "b", "a"], "3.png"),
+    ];
+    let grown = [three.width() - two.width(), three.height() - two.height()];
+    assert!(grown[0] > 0 && grown[0] == grown[1], "{grown:?}");
+    // Before the margin at the end: the last text is the first one, and so the last field of the first row is dark.
+    let field = grown[0];
+    let last =
+        |row: u32| *three.get_pixel(three.width() - field, three.height() - (3 - row) * field);
+    assert!(
+        last(0) == last(2) && last(1) != last(0),
+        "{:?}",
+        [last(0), last(1)]
+    );
+    let many = vec!["a"; 65];
+    let nowhere = folder.file("65.png");
+    let run = embed(
+        &folder.file(""),
+        &[&many[..], &["--matrix", text(&nowhere)]].concat(),
+    );
+    let error = error_text(&run);
+    assert!(
+        !run.status.success() && error.contains("at most 64 texts, got 65"),
+        "{error}"
+    );
+    assert!(run.stdout.is_empty() && !nowhere.exists());
+}
+
+#[test]
 fn mistakes_are_one_clear_line() {
     let folder = model("embed-mistakes");
     let fails = |message: &str| {
