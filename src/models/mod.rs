@@ -8,5 +8,10 @@ pub mod layers;
 pub mod resnet;
 pub mod retinanet;
 pub mod transformer;
+mod detection;
+pub mod fpn;
+pub mod layers;
+pub mod resnet;
+pub mod retinanet;
 
 pub use detection::Detection;
