@@ -225,6 +225,9 @@ impl RetinaNet {
         transform: &ImageTransform,
         params: &DetectionParams,
     ) -> Result<Vec<Vec<Detection>>> {
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
         let batch = transform.batch(images)?;
         let pixels = batch.pixels.to_dtype(self.dtype)?.to_device(&self.device)?;
         self.forward(&pixels)?.detections(&batch, params)

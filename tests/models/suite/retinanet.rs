@@ -84,11 +84,11 @@ fn the_second_version_is_torchvisions() {
     });
 }
 
-/// torchvision's detections of a case, best first.
-fn expected(golden: &Golden, case: usize) -> Vec<Detection> {
-    let boxes = golden.stored(&format!("detect.boxes.{case}"));
-    let scores = golden.stored(&format!("detect.scores.{case}"));
-    let labels = golden.stored(&format!("detect.labels.{case}"));
+/// torchvision's detections in an image, best first.
+fn expected(golden: &Golden, kind: &str, case: usize) -> Vec<Detection> {
+    let boxes = golden.stored(&format!("{kind}.boxes.{case}"));
+    let scores = golden.stored(&format!("{kind}.scores.{case}"));
+    let labels = golden.stored(&format!("{kind}.labels.{case}"));
     let boxes = boxes.to_vec::<f32>().unwrap();
     let scores = scores.to_vec::<f32>().unwrap();
     let labels = labels.to_vec::<i32>().unwrap();
@@ -108,6 +108,16 @@ fn same(a: &Detection, b: &Detection) -> bool {
         && near.into_iter().all(|(a, b)| (a - b).abs() <= 1.0)
 }
 
+fn check_detections(found: &[Detection], mut expected: Vec<Detection>) {
+    assert_eq!(found.len(), expected.len());
+    assert!(found.is_sorted_by(|a, b| a.score >= b.score));
+    for detection in found {
+        let place = expected.iter().position(|other| same(detection, other));
+        let place = place.unwrap_or_else(|| panic!("{detection:?} is none of torchvision's"));
+        expected.remove(place);
+    }
+}
+
 #[test]
 fn detections_are_torchvisions() {
     let golden = digits();
@@ -117,18 +127,16 @@ fn detections_are_torchvisions() {
     };
     for target in targets() {
         let (model, _) = load(&golden, target, DType::F32, 1e-5);
-        for case in 0..3 {
-            let image = golden.stored(&format!("detect.image.{case}"));
-            let found = model.detect(&[image], &transform, &DetectionParams::default());
-            let found = &found.unwrap()[0];
-            let mut expected = expected(&golden, case);
-            assert_eq!(found.len(), expected.len(), "case {case}");
-            assert!(found.is_sorted_by(|a, b| a.score >= b.score));
-            for detection in found {
-                let place = expected.iter().position(|other| same(detection, other));
-                let place = place.unwrap_or_else(|| panic!("case {case}: {detection:?}"));
-                expected.remove(place);
-            }
+        let detect = |images: &[Tensor]| {
+            let found = model.detect(images, &transform, &DetectionParams::default());
+            found.unwrap()
+        };
+        let images = [0, 1, 2].map(|case| golden.stored(&format!("detect.image.{case}")));
+        let together = detect(&images);
+        for (case, image) in images.iter().enumerate() {
+            let alone = &detect(std::slice::from_ref(image))[0];
+            check_detections(alone, expected(&golden, "alone", case));
+            check_detections(&together[case], expected(&golden, "batch", case));
         }
         finished(target);
     }
