@@ -13,5 +13,6 @@ pub mod fpn;
 pub mod layers;
 pub mod resnet;
 pub mod retinanet;
+pub mod transformer;
 
 pub use detection::Detection;

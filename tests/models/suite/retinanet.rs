@@ -2,6 +2,7 @@
 
 use super::golden::{Golden, everywhere};
 use crate::device::{Target, targets};
+use ocelli::io::Weights;
 use ocelli::models::Detection;
 use ocelli::models::retinanet::{
     Config, DetectionParams, GroundTruth, HeadOutputs, ImageTransform, LossParams, Losses,
@@ -47,6 +48,25 @@ fn check_levels(golden: &Golden, prefix: &str, outputs: &HeadOutputs, target: &T
             golden.check(&format!("{prefix}{name}_{level}"), tensor, target);
         }
     }
+}
+
+/// Elements of all tensors but those whose name has one of these parts.
+fn parameters(config: &Config, without: &[&str]) -> usize {
+    let mut weights = Weights::listing();
+    RetinaNet::load(&mut weights, config).unwrap();
+    let counted = weights.parameters().iter();
+    let counted = counted.filter(|(name, _)| !without.iter().any(|part| name.contains(part)));
+    counted
+        .map(|(_, shape)| shape.iter().product::<usize>())
+        .sum()
+}
+
+#[test]
+fn the_parameters_are_torchvisions() {
+    // PyTorch counts no running statistics, and nothing of a frozen batch norm.
+    let frozen = [".bn", ".downsample.1."];
+    assert_eq!(parameters(&Config::default(), &frozen), 34_014_999);
+    assert_eq!(parameters(&Config::v2(), &[".running_"]), 38_198_935);
 }
 
 #[test]
