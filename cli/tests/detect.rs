@@ -1,43 +1,21 @@
 //! `ocelli detect` and `ocelli infer` with RetinaNet, as a user runs them.
 
+mod program;
+
 use image::{GrayImage, Luma, Rgb, RgbImage, RgbaImage};
 use ocelli::io::{TensorFile, Weights, write_tensors};
 use ocelli::models::resnet;
 use ocelli::models::retinanet::{Config, ImageTransform, RetinaNet};
 use ocelli::{DType, Device, Tensor};
+use program::{Scratch, assert_success, ocelli};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
 
-/// A directory of its own for a test, removed at the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("ocelli-detect-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn ocelli(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ocelli"))
-        .args(arguments)
-        .output()
-        .unwrap()
+/// The path of a file of a test.
+fn file(scratch: &Scratch, name: &str) -> String {
+    scratch.file(name).to_str().unwrap().to_owned()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -104,9 +82,9 @@ fn results(path: &str) -> Vec<Value> {
 #[test]
 fn a_folder_with_an_unreadable_image_is_gone_through_to_its_end() {
     let scratch = Scratch::new("folder");
-    let weights = scratch.file("w.safetensors");
+    let weights = file(&scratch, "w.safetensors");
     write_weights(&weights, &[("classes", "cat,dog"), ("resize", "none")]);
-    let folder = scratch.file("images");
+    let folder = file(&scratch, "images");
     std::fs::create_dir(&folder).unwrap();
     let path = |name: &str| Path::new(&folder).join(name);
     std::fs::write(path("a_broken.png"), b"\x89PNG\r\n\x1a\n nothing more").unwrap();
@@ -117,7 +95,7 @@ fn a_folder_with_an_unreadable_image_is_gone_through_to_its_end() {
     RgbaImage::new(7, 64).save(path("d.png")).unwrap();
     stripes(50, 20).save(path("e.jpg")).unwrap();
     std::fs::write(path("notes.txt"), "no image").unwrap();
-    let (json, out) = (scratch.file("found.json"), scratch.file("pictures"));
+    let (json, out) = (file(&scratch, "found.json"), file(&scratch, "pictures"));
     let common = [
         "detect",
         "--model",
@@ -177,11 +155,11 @@ fn a_folder_with_an_unreadable_image_is_gone_through_to_its_end() {
 #[test]
 fn results_are_those_of_the_library_at_torchvisions_scale() {
     let scratch = Scratch::new("scale");
-    let weights = scratch.file("w.safetensors");
+    let weights = file(&scratch, "w.safetensors");
     write_weights(&weights, &[]);
     let image = stripes(37, 23);
-    let (file, json) = (scratch.file("x.png"), scratch.file("x.json"));
-    image.save(&file).unwrap();
+    let (picture, json) = (file(&scratch, "x.png"), file(&scratch, "x.json"));
+    image.save(&picture).unwrap();
     let run = ocelli(&[
         "detect",
         "--model",
@@ -190,7 +168,7 @@ fn results_are_those_of_the_library_at_torchvisions_scale() {
         "cpu",
         "--weights",
         &weights,
-        &file,
+        &picture,
         "--json",
         &json,
         "--set",
@@ -200,7 +178,7 @@ fn results_are_those_of_the_library_at_torchvisions_scale() {
         "--set",
         "norm_eps=1e-5",
     ]);
-    assert!(run.status.success(), "{}", text(&run.stderr));
+    assert_success(&run);
     let mut loaded = Weights::open(&weights, &Device::Cpu, DType::F32).unwrap();
     let model = RetinaNet::open(&mut loaded).unwrap();
     loaded.finish().unwrap();
@@ -232,14 +210,14 @@ fn results_are_those_of_the_library_at_torchvisions_scale() {
 #[test]
 fn mistakes_are_one_clear_line() {
     let scratch = Scratch::new("mistakes");
-    let weights = scratch.file("w.safetensors");
+    let weights = file(&scratch, "w.safetensors");
     write_weights(&weights, &[("classes", "cat,dog,bird")]);
-    let image = scratch.file("x.png");
+    let image = file(&scratch, "x.png");
     stripes(8, 8).save(&image).unwrap();
-    let other = scratch.file("other.safetensors");
+    let other = file(&scratch, "other.safetensors");
     let tensor = Tensor::zeros(&[1], DType::F32, &Device::Cpu).unwrap();
     write_tensors(&other, &BTreeMap::from([("surplus".into(), tensor)])).unwrap();
-    let empty = scratch.file("empty");
+    let empty = file(&scratch, "empty");
     std::fs::create_dir(&empty).unwrap();
     let run = |model: &str, weights: &str, image: &str, more: &[&str]| {
         let arguments = [
@@ -300,9 +278,9 @@ fn mistakes_are_one_clear_line() {
 #[test]
 fn infer_gives_the_heads_outputs() {
     let scratch = Scratch::new("infer");
-    let weights = scratch.file("w.safetensors");
+    let weights = file(&scratch, "w.safetensors");
     write_weights(&weights, &[]);
-    let (input, output) = (scratch.file("in"), scratch.file("out"));
+    let (input, output) = (file(&scratch, "in"), file(&scratch, "out"));
     let values: Vec<f32> = (0..64 * 32 * 3).map(|i| (i as f32 * 0.37).sin()).collect();
     let image = Tensor::from_vec(values, &[1, 64, 32, 3], &Device::Cpu).unwrap();
     write_tensors(&input, &BTreeMap::from([("image".into(), image.clone())])).unwrap();
@@ -321,7 +299,7 @@ fn infer_gives_the_heads_outputs() {
         ])
     };
     let run = infer("retinanet_resnet50_fpn");
-    assert!(run.status.success(), "{}", text(&run.stderr));
+    assert_success(&run);
     let file = TensorFile::open(&output).unwrap();
     let mut loaded = Weights::open(&weights, &Device::Cpu, DType::F32).unwrap();
     let expected = RetinaNet::open(&mut loaded)

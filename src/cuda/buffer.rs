@@ -99,7 +99,7 @@ impl Buffer {
 
     /// Copies bytes of the device to this place.
     fn write(&mut self, at: usize, source: &CudaView<'_, u8>) -> Result<()> {
-        if source.len() == 0 {
+        if source.is_empty() {
             return Ok(());
         }
         let mut target = self.bytes.slice_mut(at..at + source.len());

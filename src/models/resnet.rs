@@ -41,7 +41,8 @@ impl Config {
             let block = |&index: &usize| {
                 weights.contains(&format!("{prefix}.layer{stage}.{index}.conv1.weight"))
             };
-            (0..).take_while(block).count()
+            // A stage without blocks is one whose tensors are missing, which loading then says.
+            (0..).take_while(block).count().max(1)
         };
         Self {
             bottleneck: weights.contains(&format!("{prefix}.layer1.0.conv3.weight")),

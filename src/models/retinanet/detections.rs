@@ -1,11 +1,11 @@
 //! From head outputs to what was found.
 
 use super::{HeadOutputs, ImageBatch};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::Detection;
 use crate::ops::{anchor_decode, nms};
 use crate::params::{AnchorDecode, Nms};
-use crate::tensor::{Device, Tensor};
+use crate::tensor::{Device, ShapeText, Tensor};
 
 /// Limits of what is found.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,11 +41,9 @@ impl HeadOutputs {
         params: &DetectionParams,
     ) -> Result<Vec<Vec<Detection>>> {
         let images = batch.sizes.len();
-        if images == 0 {
-            return Ok(Vec::new());
-        }
         let &[_, height, width, _] = batch.pixels.shape() else {
-            return Ok(Vec::new());
+            let value = ShapeText(batch.pixels.shape());
+            return Err(Error::input("detections", "pixels", "[B, H, W, 3]", value));
         };
         let anchors = self.anchors([height, width])?;
         let sizes = batch.sizes.iter().flatten().map(|&side| side as i32);

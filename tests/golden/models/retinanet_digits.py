@@ -68,18 +68,22 @@ def run(model, inputs):
 
 
 def detections(model):
-    """torchvision's own path, from pixels to boxes."""
+    """torchvision's own path, from pixels to boxes: each image alone, and all in one batch."""
     whole = tv.RetinaNet(model.backbone, CLASSES, min_size=SHORTEST, max_size=LONGEST, head=model.head,
                          anchor_generator=training.anchors())
     images = [torch.randint(0, 256, (3, *size)).float() / 255 for size in SIZES]
     tensors = {}
+    whole.eval()
     with torch.no_grad():
-        for case, (image, found) in enumerate(zip(images, whole.eval()(images))):
-            print(SIZES[case], len(found["scores"]))
-            tensors[f"detect.image.{case}"] = image.permute(1, 2, 0).contiguous()
-            tensors[f"detect.boxes.{case}"] = found["boxes"]
-            tensors[f"detect.scores.{case}"] = found["scores"]
-            tensors[f"detect.labels.{case}"] = found["labels"].int()
+        alone = [whole([image])[0] for image in images]
+        for kind, results in [("alone", alone), ("batch", whole(images))]:
+            for case, found in enumerate(results):
+                print(kind, SIZES[case], len(found["scores"]))
+                tensors[f"{kind}.boxes.{case}"] = found["boxes"]
+                tensors[f"{kind}.scores.{case}"] = found["scores"]
+                tensors[f"{kind}.labels.{case}"] = found["labels"].int()
+    for case, image in enumerate(images):
+        tensors[f"detect.image.{case}"] = image.permute(1, 2, 0).contiguous()
     return tensors
 
 

@@ -2,6 +2,7 @@
 
 use super::golden::{Golden, everywhere};
 use crate::device::{Target, targets};
+use ocelli::io::Weights;
 use ocelli::models::Detection;
 use ocelli::models::retinanet::{
     Config, DetectionParams, GroundTruth, HeadOutputs, ImageTransform, LossParams, Losses,
@@ -49,6 +50,25 @@ fn check_levels(golden: &Golden, prefix: &str, outputs: &HeadOutputs, target: &T
     }
 }
 
+/// Elements of all tensors but those whose name has one of these parts.
+fn parameters(config: &Config, without: &[&str]) -> usize {
+    let mut weights = Weights::listing();
+    RetinaNet::load(&mut weights, config).unwrap();
+    let counted = weights.parameters().iter();
+    let counted = counted.filter(|(name, _)| !without.iter().any(|part| name.contains(part)));
+    counted
+        .map(|(_, shape)| shape.iter().product::<usize>())
+        .sum()
+}
+
+#[test]
+fn the_parameters_are_torchvisions() {
+    // PyTorch counts no running statistics, and nothing of a frozen batch norm.
+    let frozen = [".bn", ".downsample.1."];
+    assert_eq!(parameters(&Config::default(), &frozen), 34_014_999);
+    assert_eq!(parameters(&Config::v2(), &[".running_"]), 38_198_935);
+}
+
 #[test]
 fn the_narrow_detector_is_torchvisions_under_its_older_names() {
     let golden = digits();
@@ -84,11 +104,11 @@ fn the_second_version_is_torchvisions() {
     });
 }
 
-/// torchvision's detections of a case, best first.
-fn expected(golden: &Golden, case: usize) -> Vec<Detection> {
-    let boxes = golden.stored(&format!("detect.boxes.{case}"));
-    let scores = golden.stored(&format!("detect.scores.{case}"));
-    let labels = golden.stored(&format!("detect.labels.{case}"));
+/// torchvision's detections in an image, best first.
+fn expected(golden: &Golden, kind: &str, case: usize) -> Vec<Detection> {
+    let boxes = golden.stored(&format!("{kind}.boxes.{case}"));
+    let scores = golden.stored(&format!("{kind}.scores.{case}"));
+    let labels = golden.stored(&format!("{kind}.labels.{case}"));
     let boxes = boxes.to_vec::<f32>().unwrap();
     let scores = scores.to_vec::<f32>().unwrap();
     let labels = labels.to_vec::<i32>().unwrap();
@@ -108,6 +128,16 @@ fn same(a: &Detection, b: &Detection) -> bool {
         && near.into_iter().all(|(a, b)| (a - b).abs() <= 1.0)
 }
 
+fn check_detections(found: &[Detection], mut expected: Vec<Detection>) {
+    assert_eq!(found.len(), expected.len());
+    assert!(found.is_sorted_by(|a, b| a.score >= b.score));
+    for detection in found {
+        let place = expected.iter().position(|other| same(detection, other));
+        let place = place.unwrap_or_else(|| panic!("{detection:?} is none of torchvision's"));
+        expected.remove(place);
+    }
+}
+
 #[test]
 fn detections_are_torchvisions() {
     let golden = digits();
@@ -117,18 +147,16 @@ fn detections_are_torchvisions() {
     };
     for target in targets() {
         let (model, _) = load(&golden, target, DType::F32, 1e-5);
-        for case in 0..3 {
-            let image = golden.stored(&format!("detect.image.{case}"));
-            let found = model.detect(&[image], &transform, &DetectionParams::default());
-            let found = &found.unwrap()[0];
-            let mut expected = expected(&golden, case);
-            assert_eq!(found.len(), expected.len(), "case {case}");
-            assert!(found.is_sorted_by(|a, b| a.score >= b.score));
-            for detection in found {
-                let place = expected.iter().position(|other| same(detection, other));
-                let place = place.unwrap_or_else(|| panic!("case {case}: {detection:?}"));
-                expected.remove(place);
-            }
+        let detect = |images: &[Tensor]| {
+            let found = model.detect(images, &transform, &DetectionParams::default());
+            found.unwrap()
+        };
+        let images = [0, 1, 2].map(|case| golden.stored(&format!("detect.image.{case}")));
+        let together = detect(&images);
+        for (case, image) in images.iter().enumerate() {
+            let alone = &detect(std::slice::from_ref(image))[0];
+            check_detections(alone, expected(&golden, "alone", case));
+            check_detections(&together[case], expected(&golden, "batch", case));
         }
         finished(target);
     }
