@@ -1,9 +1,10 @@
 """Times PyTorch and torchvision on the cases of `cargo bench`, and prints the ratio to ocelli's times where given.
 
-    cargo bench | tee bench.txt && python benches/peers.py bench.txt
+    cargo bench | tee bench.txt && python benches/peers.py bench.txt [CASE..]
 
 Needs torch 2.11 and torchvision 0.26; runs on CUDA where torch can, and on the CPU. On CUDA, calls are timed by events with a cold
-L2, as in the benches; `compiled` is torch.compile of the same function.
+L2, as in the benches; `compiled` is torch.compile of the same function. On one thread (OMP_NUM_THREADS=1, and
+RAYON_NUM_THREADS=1 for the benches) a CPU's times are processor time, which other work on the machine does not lengthen.
 """
 
 import itertools
@@ -28,11 +29,12 @@ def timed(call, device):
     """Median seconds of a call."""
     call()
     if device == "cpu":
+        clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
         times = []
         for _ in range(5):
-            start = time.perf_counter()
+            start = clock()
             call()
-            times.append(time.perf_counter() - start)
+            times.append(clock() - start)
         return statistics.median(times)
     flush = torch.empty(256 << 20, dtype=torch.uint8, device=device)
     events = []
@@ -291,16 +293,12 @@ def corner_losses(device):
 
 ATTENTION = [
     # batch, heads, tokens, head dimension, causal, and whether a processor is asked, too
-    (1, 12, 197, 64, False, True),
-    (8, 12, 197, 64, False, True),
-    (64, 12, 197, 64, False, False),
-    (1, 12, 257, 64, False, True),
-    (8, 12, 257, 64, False, True),
-    (64, 16, 257, 64, False, False),
-    (1, 12, 577, 64, False, True),
-    (8, 12, 577, 64, False, True),
-    (64, 16, 577, 64, False, False),
-    (8, 6, 1370, 64, False, False),
+    *(
+        (batch, heads, tokens, 64, False, batch == 1 or batch == 8 and heads == 12 and tokens < 1000)
+        for batch in [1, 8, 64]
+        for tokens in [197, 257, 577, 1370]
+        for heads in [6, 12, 16]
+    ),
     (16, 32, 1024, 64, False, False),
     (1, 32, 16384, 64, False, False),
     (4, 16, 4096, 128, False, False),
@@ -309,12 +307,21 @@ ATTENTION = [
 ]
 
 
+def matrix_peak(device):
+    """Operations a second of torch.matmul with square matrices of bf16."""
+    a, b = (torch.randn(8192, 8192, device=device).to(torch.bfloat16) for _ in range(2))
+    peak = 2 * 8192**3 / timed(lambda: a @ b, device)
+    print(f"torch.matmul of 8192 x 8192 bf16 matrices: {peak / 1e12:.0f} TFLOP/s")
+    return peak
+
+
 def attention(device):
     """Yields (case, variant, seconds) of each backend of scaled_dot_product_attention that takes the case, on views of a
-    packed projection. The backward's time is that of `autograd.grad` alone."""
+    packed projection. The backward's time is that of `autograd.grad` alone. Rates are by FlashAttention's convention."""
     backends = {"math": SDPBackend.MATH, "flash": SDPBackend.FLASH_ATTENTION}
     if device == "cuda":
         backends |= {"efficient": SDPBackend.EFFICIENT_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
+    peak = matrix_peak(device) if device == "cuda" else None
     for (batch, heads, tokens, dim, causal, on_cpu), (dtype, name) in itertools.product(
         ATTENTION, [(torch.float32, "f32"), (torch.bfloat16, "bf16")]
     ):
@@ -325,10 +332,11 @@ def attention(device):
         projection = random(batch, tokens, 3, heads, dim).requires_grad_()
         q, k, v = projection.permute(2, 0, 3, 1, 4)
         dout = random(batch, heads, tokens, dim)
+        operations = 4 * batch * heads * tokens * tokens * dim / (2 if causal else 1)
         case = f"attention [{batch}, {tokens}, {heads}, {dim}]{' causal' if causal else ''} {name}"
         for variant, backend in backends.items():
             # The math backend stores all scores.
-            if variant == "math" and tokens > 2048:
+            if variant == "math" and batch * heads * tokens * tokens > 2**32:
                 continue
             with sdpa_kernel(backend):
                 try:
@@ -344,8 +352,11 @@ def attention(device):
                 def backward():
                     torch.autograd.grad(out, projection, dout, retain_graph=True)
 
-                yield f"{case} forward", f"PyTorch {variant}", timed(forward, device)
-                yield f"{case} backward", f"PyTorch {variant}", timed(backward, device)
+                for direction, call, cost in [("forward", forward, 1.0), ("backward", backward, 2.5)]:
+                    seconds = timed(call, device)
+                    rate = cost * operations / seconds
+                    share = f", {100 * rate / peak:.0f} % of torch.matmul's" if peak else ""
+                    yield f"{case} {direction}", f"PyTorch {variant} ({rate / 1e12:.3f} TFLOP/s{share})", seconds
 
 
 def retinanet(device):
@@ -529,12 +540,13 @@ CASES = [
 
 def main():
     times = ours(sys.argv[1]) if len(sys.argv) > 1 else {}
+    cases = [case for case in CASES if not sys.argv[2:] or case.__name__ in sys.argv[2:]]
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads")
     for device in ["cpu", "cuda"]:
         if device == "cuda" and not torch.cuda.is_available():
             print("not measured: cuda: torch finds no GPU")
             continue
-        for case, variant, seconds in itertools.chain.from_iterable(case(device) for case in CASES):
+        for case, variant, seconds in itertools.chain.from_iterable(case(device) for case in cases):
             mine = times.get((case, device))
             ratio = f", {seconds / mine:.1f} times ocelli's {1e3 * mine:.3f} ms" if mine else ""
             print(f"{case} on {device}: {variant} {1e3 * seconds:.3f} ms{ratio}", flush=True)
