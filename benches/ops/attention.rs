@@ -7,24 +7,52 @@ use ocelli::params::{Attention, attention::Qkv};
 use ocelli::testing::strategy::Data;
 use ocelli::{DType, Device, Tensor};
 
-/// Batch, heads, tokens, head dimension, causal, and whether a processor is asked, too.
-const SHAPES: [(usize, usize, usize, usize, bool, bool); 15] = [
-    (1, 12, 197, 64, false, true),
-    (8, 12, 197, 64, false, true),
-    (64, 12, 197, 64, false, false),
-    (1, 12, 257, 64, false, true),
-    (8, 12, 257, 64, false, true),
-    (64, 16, 257, 64, false, false),
-    (1, 12, 577, 64, false, true),
-    (8, 12, 577, 64, false, true),
-    (64, 16, 577, 64, false, false),
-    (8, 6, 1370, 64, false, false),
-    (16, 32, 1024, 64, false, false),
-    (1, 32, 16384, 64, false, false),
-    (4, 16, 4096, 128, false, false),
-    (1, 16, 16384, 128, false, false),
-    (1, 16, 16384, 128, true, false),
-];
+/// One shape.
+struct Shape {
+    batch: usize,
+    heads: usize,
+    tokens: usize,
+    dim: usize,
+    causal: bool,
+    /// Whether the CPU is asked, too.
+    on_cpu: bool,
+}
+
+/// Vision transformers: small, base and large, of images of 224 (patches of 16 and of 14), 384 and 518 pixels; then long
+/// sequences.
+fn shapes() -> Vec<Shape> {
+    let mut shapes = Vec::new();
+    for batch in [1, 8, 64] {
+        for tokens in [197, 257, 577, 1370] {
+            for heads in [6, 12, 16] {
+                shapes.push(Shape {
+                    batch,
+                    heads,
+                    tokens,
+                    dim: 64,
+                    causal: false,
+                    on_cpu: batch == 1 || batch == 8 && heads == 12 && tokens < 1000,
+                });
+            }
+        }
+    }
+    let long = [
+        (16, 32, 1024, 64, false),
+        (1, 32, 16384, 64, false),
+        (4, 16, 4096, 128, false),
+        (1, 16, 16384, 128, false),
+        (1, 16, 16384, 128, true),
+    ];
+    shapes.extend(long.map(|(batch, heads, tokens, dim, causal)| Shape {
+        batch,
+        heads,
+        tokens,
+        dim,
+        causal,
+        on_cpu: false,
+    }));
+    shapes
+}
 
 /// A projection `[B, N, 3, H, D]` and a gradient `[B, N, H, D]`.
 fn inputs(
@@ -74,64 +102,62 @@ fn check(qkv: &Tensor, params: &Attention) {
 }
 
 pub fn run(bench: &mut Bench) {
-    for (batch, heads, tokens, dim, causal, on_cpu) in SHAPES {
-        let tokens = bench.size(tokens).max(3);
-        let params = Attention {
-            causal,
-            ..Attention::default()
-        };
+    for shape in shapes() {
         for dtype in [DType::F32, DType::BF16] {
-            let elements = batch * tokens * heads * dim;
-            let operations = 4.0 * (elements * tokens) as f64 / if causal { 2.0 } else { 1.0 };
-            let mask = if causal { " causal" } else { "" };
-            let case = format!("[{batch}, {tokens}, {heads}, {dim}]{mask} {dtype}");
-            let shape = [batch, tokens, heads, dim];
-            // f32 on a GPU is for its error, not for its speed.
-            let devices = match dtype {
-                DType::F32 => [on_cpu, false],
-                _ => [on_cpu, true],
-            };
-            let rows = 4 * batch * heads * tokens;
-            let cost = Cost {
-                bytes: 4 * elements * dtype.size() + rows,
-                operations,
-            };
-            bench.costly_case(
-                "attention",
-                &format!("{case} forward"),
-                cost,
-                devices,
-                |device| {
-                    let (qkv, _) = inputs(device, shape, dtype);
-                    check(&qkv, &params);
-                    move || drop(forward(&qkv, &params))
-                },
-            );
-            let cost = Cost {
-                bytes: 8 * elements * dtype.size() + rows,
-                operations: 2.5 * operations,
-            };
-            bench.costly_case(
-                "attention",
-                &format!("{case} backward"),
-                cost,
-                devices,
-                |device| {
-                    let (qkv, dout) = inputs(device, shape, dtype);
-                    let attended = forward(&qkv, &params);
-                    move || {
-                        let upstream = Upstream {
-                            dout: &dout,
-                            dlse: None,
-                            dbias: false,
-                        };
-                        let (projection, mask) = (Qkv::Packed(&qkv), AttentionMask::default());
-                        let gradient =
-                            attention_backward(projection, &mask, &params, &attended, &upstream);
-                        drop(gradient.expect("a gradient"));
-                    }
-                },
-            );
+            directions(bench, &shape, dtype);
         }
     }
+}
+
+fn directions(bench: &mut Bench, shape: &Shape, dtype: DType) {
+    let &Shape {
+        batch,
+        heads,
+        dim,
+        causal,
+        on_cpu,
+        ..
+    } = shape;
+    let tokens = bench.size(shape.tokens).max(3);
+    let params = Attention {
+        causal,
+        ..Attention::default()
+    };
+    let elements = batch * tokens * heads * dim;
+    let operations = 4.0 * (elements * tokens) as f64 / if causal { 2.0 } else { 1.0 };
+    let mask = if causal { " causal" } else { "" };
+    let case = format!("[{batch}, {tokens}, {heads}, {dim}]{mask} {dtype}");
+    let extents = [batch, tokens, heads, dim];
+    // f32 on a GPU is for its error, not for its speed.
+    let devices = [on_cpu, dtype != DType::F32];
+    let rows = 4 * batch * heads * tokens;
+    let cost = Cost {
+        bytes: 4 * elements * dtype.size() + rows,
+        operations,
+    };
+    let name = format!("{case} forward");
+    bench.costly_case("attention", &name, cost, devices, |device| {
+        let (qkv, _) = inputs(device, extents, dtype);
+        check(&qkv, &params);
+        move || drop(forward(&qkv, &params))
+    });
+    let cost = Cost {
+        bytes: 8 * elements * dtype.size() + rows,
+        operations: 2.5 * operations,
+    };
+    let name = format!("{case} backward");
+    bench.costly_case("attention", &name, cost, devices, |device| {
+        let (qkv, dout) = inputs(device, extents, dtype);
+        let attended = forward(&qkv, &params);
+        move || {
+            let upstream = Upstream {
+                dout: &dout,
+                dlse: None,
+                dbias: false,
+            };
+            let (projection, mask) = (Qkv::Packed(&qkv), AttentionMask::default());
+            let gradient = attention_backward(projection, &mask, &params, &attended, &upstream);
+            drop(gradient.expect("a gradient"));
+        }
+    });
 }

@@ -1,21 +1,9 @@
-//! Timing on the CPU and on CUDA.
+//! The cases: each timed on the devices that it asks for, with a line of the summary.
 
+use crate::measured::{Measured, cpu, gpu};
+use crate::timing::time;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use ocelli::Device;
-#[cfg(feature = "cuda")]
-use ocelli::cuda::{Context, cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT};
-use std::time::{Duration, Instant};
-
-/// Bytes of the copy that measures a device's bandwidth: beyond every cache.
-const COPY_BYTES: usize = 256 << 20;
-
-/// A device and the bandwidth that a copy reached on it.
-struct Measured {
-    device: Device,
-    name: String,
-    /// Bytes read and written a second.
-    peak: f64,
-}
 
 /// What one call must do at least.
 #[derive(Clone, Copy)]
@@ -37,27 +25,16 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Finds the devices and measures a copy on each. What is missing is printed with the reason.
+    /// Finds the devices and what each reaches. What is missing is printed with the reason.
     pub fn new() -> Self {
         let smoke = !std::env::args().any(|argument| argument == "--bench");
-        let bytes = if smoke { 1 << 20 } else { COPY_BYTES };
-        let threads = rayon::current_num_threads();
-        let cpu = Measured {
-            device: Device::Cpu,
-            name: format!("cpu ({threads} threads)"),
-            peak: copy_on_cpu(bytes),
-        };
-        let mut devices = vec![cpu];
-        match gpu(bytes) {
+        let mut devices = vec![cpu(smoke)];
+        match gpu(smoke) {
             Ok(gpu) => devices.push(gpu),
             Err(reason) => println!("not measured: cuda: {reason}"),
         }
         for device in &devices {
-            println!(
-                "{}: a copy moves {:.1} GB/s",
-                device.name,
-                device.peak / 1e9
-            );
+            println!("{device}");
         }
         let criterion = Criterion::default().sample_size(20).configure_from_args();
         Self {
@@ -125,7 +102,7 @@ impl Bench {
             });
             group.finish();
             let name = format!("{op} {case} on {}", measured.name);
-            let summary = summary(&name, samples, cost, measured.peak);
+            let summary = summary(&name, samples, cost, measured);
             self.lines.extend(summary.map(|line| match measured.device {
                 Device::Cpu => {
                     let spent = 1e3 * spent.as_secs_f64() / made as f64;
@@ -145,17 +122,21 @@ impl Bench {
     }
 }
 
-/// Median, spread between the quartiles, share of the peak, and operations a second where they count. Nothing where a filter left the
-/// case out.
-fn summary(name: &str, mut samples: Vec<f64>, cost: Cost, peak: f64) -> Option<String> {
+/// Median, spread between the quartiles, share of the device's bandwidth, and where operations count, their rate and its
+/// share of a matrix product's. Nothing where a filter left the case out.
+fn summary(name: &str, mut samples: Vec<f64>, cost: Cost, reached: &Measured) -> Option<String> {
     samples.sort_by(f64::total_cmp);
     let quartile = |quarter: usize| samples.get(samples.len() * quarter / 4).copied();
     let (low, median, high) = (quartile(1)?, quartile(2)?, quartile(3)?);
-    let share = 100.0 * cost.bytes as f64 / median / peak;
+    let share = 100.0 * cost.bytes as f64 / median / reached.bandwidth;
     let spread = 100.0 * (high - low) / median;
-    let rate = match cost.operations {
+    let rate = match cost.operations / median {
         0.0 => String::new(),
-        operations => format!(", {:.3} TFLOP/s", operations / median / 1e12),
+        rate => format!(
+            ", {:.3} TFLOP/s, {:.0} % of a product's",
+            rate / 1e12,
+            100.0 * rate / reached.operations
+        ),
     };
     Some(format!(
         "{name}: {:.3} ms, quartiles {spread:.0} % apart, {share:.0} % of a copy's bandwidth{rate}",
@@ -174,96 +155,4 @@ fn processor_time() -> Duration {
         Some(Duration::from_nanos(nanoseconds))
     });
     spent.sum()
-}
-
-fn time(device: &Device, calls: u64, call: &mut impl FnMut()) -> Duration {
-    match device {
-        Device::Cpu => {
-            let start = Instant::now();
-            (0..calls).for_each(|_| call());
-            start.elapsed()
-        }
-        Device::Cuda(context) => time_on_cuda(context, calls, call),
-    }
-}
-
-/// Sums what device events say of each call, after as many bytes were written as would fill the L2
-/// twice.
-#[cfg(feature = "cuda")]
-fn time_on_cuda(context: &Context, calls: u64, call: &mut impl FnMut()) -> Duration {
-    /// Events in flight: a few are enough to keep the device busy.
-    const BATCH: u64 = 64;
-    let stream = context.stream();
-    let flush = (2 * context.properties().l2_bytes as usize).max(1 << 20);
-    let mut flush = stream.alloc_zeros::<u8>(flush).expect("room for a flush");
-    let event = || {
-        stream
-            .record_event(Some(CU_EVENT_DEFAULT))
-            .expect("an event")
-    };
-    let mut total = Duration::ZERO;
-    let mut left = calls;
-    while left > 0 {
-        let batch = left.min(BATCH);
-        let events: Vec<_> = (0..batch)
-            .map(|_| {
-                stream.memset_zeros(&mut flush).expect("a flush");
-                let start = event();
-                call();
-                (start, event())
-            })
-            .collect();
-        context.synchronize().expect("the device ran the op");
-        for (start, end) in events {
-            let milliseconds = start.elapsed_ms(&end).expect("a time");
-            total += Duration::from_secs_f64(f64::from(milliseconds) / 1e3);
-        }
-        left -= batch;
-    }
-    total
-}
-
-#[cfg(not(feature = "cuda"))]
-fn time_on_cuda(context: &ocelli::cuda::Context, _: u64, _: &mut impl FnMut()) -> Duration {
-    match *context {}
-}
-
-/// Best of five copies, all threads at work.
-fn copy_on_cpu(bytes: usize) -> f64 {
-    use rayon::prelude::*;
-    let source = vec![1u8; bytes];
-    let mut target = vec![0u8; bytes];
-    let seconds = |target: &mut [u8]| {
-        let start = Instant::now();
-        let chunks = target
-            .par_chunks_mut(1 << 20)
-            .zip(source.par_chunks(1 << 20));
-        chunks.for_each(|(target, source)| target.copy_from_slice(source));
-        start.elapsed().as_secs_f64()
-    };
-    let best = (0..5)
-        .map(|_| seconds(&mut target))
-        .fold(f64::INFINITY, f64::min);
-    2.0 * bytes as f64 / best
-}
-
-#[cfg(feature = "cuda")]
-fn gpu(bytes: usize) -> Result<Measured, ocelli::Error> {
-    let context = Context::new(0)?;
-    let stream = context.stream();
-    let source = stream.alloc_zeros::<u8>(bytes).expect("room for a copy");
-    let mut target = stream.alloc_zeros::<u8>(bytes).expect("room for a copy");
-    let mut copy = || stream.memcpy_dtod(&source, &mut target).expect("a copy");
-    let seconds = |_| time_on_cuda(&context, 1, &mut copy).as_secs_f64();
-    let best = (0..10).map(seconds).fold(f64::INFINITY, f64::min);
-    Ok(Measured {
-        name: format!("cuda ({})", context.properties().name),
-        device: Device::Cuda(context.clone()),
-        peak: 2.0 * bytes as f64 / best,
-    })
-}
-
-#[cfg(not(feature = "cuda"))]
-fn gpu(_: usize) -> Result<Measured, ocelli::Error> {
-    Err(ocelli::Error::CudaFeatureOff)
 }

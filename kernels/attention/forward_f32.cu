@@ -293,26 +293,13 @@ __device__ __forceinline__ void forward(const AttentionScalars& scalars, const B
   finish(rows, head, out, lse, query, lane);
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads, 1)
-attention_forward_d64_f32(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                          const int* offsets_q, const int* offsets_k, const float* q,
-                          const float* k, const float* v, const float* bias, float* out,
-                          float* lse) {
-  forward<64>(scalars, blocks, {kv_lengths, offsets_q, offsets_k}, q, k, v, bias, out, lse);
-}
+#define FORWARD(SYMBOL, D)                                                                       \
+  extern "C" __global__ void __launch_bounds__(kThreads, 1)                                      \
+  SYMBOL(FORWARD_PARAMETERS(float), float* out, float* lse) {                                    \
+    const Limits limits = {kv_lengths, offsets_q, offsets_k};                                    \
+    forward<D>(scalars, blocks, limits, q, k, v, bias, out, lse);                                \
+  }
 
-extern "C" __global__ void __launch_bounds__(kThreads, 1)
-attention_forward_d128_f32(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                           const int* offsets_q, const int* offsets_k, const float* q,
-                           const float* k, const float* v, const float* bias, float* out,
-                           float* lse) {
-  forward<128>(scalars, blocks, {kv_lengths, offsets_q, offsets_k}, q, k, v, bias, out, lse);
-}
-
-extern "C" __global__ void __launch_bounds__(kThreads, 1)
-attention_forward_d256_f32(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                           const int* offsets_q, const int* offsets_k, const float* q,
-                           const float* k, const float* v, const float* bias, float* out,
-                           float* lse) {
-  forward<256>(scalars, blocks, {kv_lengths, offsets_q, offsets_k}, q, k, v, bias, out, lse);
-}
+FORWARD(attention_forward_d64_f32, 64)
+FORWARD(attention_forward_d128_f32, 128)
+FORWARD(attention_forward_d256_f32, 256)

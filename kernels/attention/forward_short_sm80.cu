@@ -104,21 +104,12 @@ __device__ __forceinline__ void forward_short(const AttentionScalars& scalars, c
   }
 }
 
-extern "C" __global__ void __launch_bounds__(kMaxThreads, kBlocks)
-attention_forward_short_d64_f16(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                                const int* offsets_q, const int* offsets_k, const __half* q,
-                                const __half* k, const __half* v, const __half* bias, __half* out,
-                                float* lse, int key_rows) {
-  const Limits limits = {kv_lengths, offsets_q, offsets_k};
-  forward_short(scalars, blocks, key_rows, limits, q, k, v, bias, out, lse);
-}
+#define FORWARD_SHORT(SYMBOL, T)                                                                 \
+  extern "C" __global__ void __launch_bounds__(kMaxThreads, kBlocks)                             \
+  SYMBOL(FORWARD_PARAMETERS(T), T* out, float* lse, int key_rows) {                              \
+    const Limits limits = {kv_lengths, offsets_q, offsets_k};                                    \
+    forward_short(scalars, blocks, key_rows, limits, q, k, v, bias, out, lse);                   \
+  }
 
-extern "C" __global__ void __launch_bounds__(kMaxThreads, kBlocks)
-attention_forward_short_d64_bf16(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                                 const int* offsets_q, const int* offsets_k, const __nv_bfloat16* q,
-                                 const __nv_bfloat16* k, const __nv_bfloat16* v,
-                                 const __nv_bfloat16* bias, __nv_bfloat16* out, float* lse,
-                                 int key_rows) {
-  const Limits limits = {kv_lengths, offsets_q, offsets_k};
-  forward_short(scalars, blocks, key_rows, limits, q, k, v, bias, out, lse);
-}
+FORWARD_SHORT(attention_forward_short_d64_f16, __half)
+FORWARD_SHORT(attention_forward_short_d64_bf16, __nv_bfloat16)

@@ -120,50 +120,16 @@ __device__ __forceinline__ void forward(const AttentionScalars& scalars, const B
   finish(rows, head, out, lse, query, q_tile, warp_row);
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads, kBlocks)
-attention_forward_d64_f16(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                           const int* offsets_q, const int* offsets_k, const __half* q, const __half* k,
-                           const __half* v, const __half* bias, __half* out, float* lse) {
-  const Limits limits = {kv_lengths, offsets_q, offsets_k};
-  forward<__half, 64>(scalars, blocks, limits, q, k, v, bias, out, lse);
-}
+#define FORWARD(SYMBOL, T, D)                                                                    \
+  extern "C" __global__ void __launch_bounds__(kThreads, kBlocks)                                \
+  SYMBOL(FORWARD_PARAMETERS(T), T* out, float* lse) {                                            \
+    const Limits limits = {kv_lengths, offsets_q, offsets_k};                                    \
+    forward<T, D>(scalars, blocks, limits, q, k, v, bias, out, lse);                             \
+  }
 
-extern "C" __global__ void __launch_bounds__(kThreads, kBlocks)
-attention_forward_d64_bf16(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                           const int* offsets_q, const int* offsets_k, const __nv_bfloat16* q, const __nv_bfloat16* k,
-                           const __nv_bfloat16* v, const __nv_bfloat16* bias, __nv_bfloat16* out, float* lse) {
-  const Limits limits = {kv_lengths, offsets_q, offsets_k};
-  forward<__nv_bfloat16, 64>(scalars, blocks, limits, q, k, v, bias, out, lse);
-}
-
-extern "C" __global__ void __launch_bounds__(kThreads, kBlocks)
-attention_forward_d128_f16(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                           const int* offsets_q, const int* offsets_k, const __half* q, const __half* k,
-                           const __half* v, const __half* bias, __half* out, float* lse) {
-  const Limits limits = {kv_lengths, offsets_q, offsets_k};
-  forward<__half, 128>(scalars, blocks, limits, q, k, v, bias, out, lse);
-}
-
-extern "C" __global__ void __launch_bounds__(kThreads, kBlocks)
-attention_forward_d128_bf16(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                           const int* offsets_q, const int* offsets_k, const __nv_bfloat16* q, const __nv_bfloat16* k,
-                           const __nv_bfloat16* v, const __nv_bfloat16* bias, __nv_bfloat16* out, float* lse) {
-  const Limits limits = {kv_lengths, offsets_q, offsets_k};
-  forward<__nv_bfloat16, 128>(scalars, blocks, limits, q, k, v, bias, out, lse);
-}
-
-extern "C" __global__ void __launch_bounds__(kThreads, kBlocks)
-attention_forward_d256_f16(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                           const int* offsets_q, const int* offsets_k, const __half* q, const __half* k,
-                           const __half* v, const __half* bias, __half* out, float* lse) {
-  const Limits limits = {kv_lengths, offsets_q, offsets_k};
-  forward<__half, 256>(scalars, blocks, limits, q, k, v, bias, out, lse);
-}
-
-extern "C" __global__ void __launch_bounds__(kThreads, kBlocks)
-attention_forward_d256_bf16(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                           const int* offsets_q, const int* offsets_k, const __nv_bfloat16* q, const __nv_bfloat16* k,
-                           const __nv_bfloat16* v, const __nv_bfloat16* bias, __nv_bfloat16* out, float* lse) {
-  const Limits limits = {kv_lengths, offsets_q, offsets_k};
-  forward<__nv_bfloat16, 256>(scalars, blocks, limits, q, k, v, bias, out, lse);
-}
+FORWARD(attention_forward_d64_f16, __half, 64)
+FORWARD(attention_forward_d64_bf16, __nv_bfloat16, 64)
+FORWARD(attention_forward_d128_f16, __half, 128)
+FORWARD(attention_forward_d128_bf16, __nv_bfloat16, 128)
+FORWARD(attention_forward_d256_f16, __half, 256)
+FORWARD(attention_forward_d256_bf16, __nv_bfloat16, 256)

@@ -212,72 +212,28 @@ __device__ __forceinline__ void combine(const AttentionScalars& scalars, const B
   }
 }
 
-extern "C" __global__ void __launch_bounds__(kMaxThreads)
-attention_split_d64_f16(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                         const int* offsets_q, const int* offsets_k, const __half* q, const __half* k,
-                         const __half* v, const __half* bias, float* partial, float2* weights, int splits) {
-  const int parts = splits * (blockDim.x / 32);
-  split<__half, 64>(scalars, blocks, splits, {kv_lengths, offsets_q, offsets_k}, q, k, v, bias,
-                 {partial, weights, parts});
-}
+#define SPLIT(SYMBOL, T, D)                                                                      \
+  extern "C" __global__ void __launch_bounds__(kMaxThreads)                                      \
+  SYMBOL(FORWARD_PARAMETERS(T), float* partial, float2* weights, int splits) {                   \
+    const int parts = splits * (blockDim.x / 32);                                                \
+    split<T, D>(scalars, blocks, splits, {kv_lengths, offsets_q, offsets_k}, q, k, v, bias,      \
+                {partial, weights, parts});                                                      \
+  }
 
-extern "C" __global__ void __launch_bounds__(kMaxThreads)
-attention_split_d64_bf16(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                         const int* offsets_q, const int* offsets_k, const __nv_bfloat16* q, const __nv_bfloat16* k,
-                         const __nv_bfloat16* v, const __nv_bfloat16* bias, float* partial, float2* weights, int splits) {
-  const int parts = splits * (blockDim.x / 32);
-  split<__nv_bfloat16, 64>(scalars, blocks, splits, {kv_lengths, offsets_q, offsets_k}, q, k, v, bias,
-                 {partial, weights, parts});
-}
+SPLIT(attention_split_d64_f16, __half, 64)
+SPLIT(attention_split_d64_bf16, __nv_bfloat16, 64)
+SPLIT(attention_split_d128_f16, __half, 128)
+SPLIT(attention_split_d128_bf16, __nv_bfloat16, 128)
+SPLIT(attention_split_d256_f16, __half, 256)
+SPLIT(attention_split_d256_bf16, __nv_bfloat16, 256)
 
-extern "C" __global__ void __launch_bounds__(kMaxThreads)
-attention_split_d128_f16(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                         const int* offsets_q, const int* offsets_k, const __half* q, const __half* k,
-                         const __half* v, const __half* bias, float* partial, float2* weights, int splits) {
-  const int parts = splits * (blockDim.x / 32);
-  split<__half, 128>(scalars, blocks, splits, {kv_lengths, offsets_q, offsets_k}, q, k, v, bias,
-                 {partial, weights, parts});
-}
+#define COMBINE(SYMBOL, T)                                                                       \
+  extern "C" __global__ void __launch_bounds__(kCombineThreads, 8)                               \
+  SYMBOL(AttentionScalars scalars, Blocks blocks, const int* kv_lengths, const int* offsets_q,   \
+         const int* offsets_k, float* partial, float2* weights, int parts, T* out, float* lse) { \
+    const Limits limits = {kv_lengths, offsets_q, offsets_k};                                    \
+    combine(scalars, blocks, limits, {partial, weights, parts}, out, lse);                       \
+  }
 
-extern "C" __global__ void __launch_bounds__(kMaxThreads)
-attention_split_d128_bf16(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                         const int* offsets_q, const int* offsets_k, const __nv_bfloat16* q, const __nv_bfloat16* k,
-                         const __nv_bfloat16* v, const __nv_bfloat16* bias, float* partial, float2* weights, int splits) {
-  const int parts = splits * (blockDim.x / 32);
-  split<__nv_bfloat16, 128>(scalars, blocks, splits, {kv_lengths, offsets_q, offsets_k}, q, k, v, bias,
-                 {partial, weights, parts});
-}
-
-extern "C" __global__ void __launch_bounds__(kMaxThreads)
-attention_split_d256_f16(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                         const int* offsets_q, const int* offsets_k, const __half* q, const __half* k,
-                         const __half* v, const __half* bias, float* partial, float2* weights, int splits) {
-  const int parts = splits * (blockDim.x / 32);
-  split<__half, 256>(scalars, blocks, splits, {kv_lengths, offsets_q, offsets_k}, q, k, v, bias,
-                 {partial, weights, parts});
-}
-
-extern "C" __global__ void __launch_bounds__(kMaxThreads)
-attention_split_d256_bf16(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                         const int* offsets_q, const int* offsets_k, const __nv_bfloat16* q, const __nv_bfloat16* k,
-                         const __nv_bfloat16* v, const __nv_bfloat16* bias, float* partial, float2* weights, int splits) {
-  const int parts = splits * (blockDim.x / 32);
-  split<__nv_bfloat16, 256>(scalars, blocks, splits, {kv_lengths, offsets_q, offsets_k}, q, k, v, bias,
-                 {partial, weights, parts});
-}
-
-extern "C" __global__ void __launch_bounds__(kCombineThreads, 8)
-attention_combine_f16(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                      const int* offsets_q, const int* offsets_k, float* partial, float2* weights,
-                      int parts, __half* out, float* lse) {
-  combine(scalars, blocks, {kv_lengths, offsets_q, offsets_k}, {partial, weights, parts}, out,
-          lse);
-}
-
-extern "C" __global__ void __launch_bounds__(kCombineThreads, 8)
-attention_combine_bf16(AttentionScalars scalars, Blocks blocks, const int* kv_lengths,
-                      const int* offsets_q, const int* offsets_k, float* partial, float2* weights,
-                      int parts, __nv_bfloat16* out, float* lse) {
-  combine(scalars, blocks, {kv_lengths, offsets_q, offsets_k}, {partial, weights, parts}, out,
-          lse);
-}
+COMBINE(attention_combine_f16, __half)
+COMBINE(attention_combine_bf16, __nv_bfloat16)

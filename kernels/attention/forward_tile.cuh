@@ -8,6 +8,11 @@
 
 #include "attention/forward_rows.cuh"
 
+// What every forward kernel is given first: inputs, and where sequences and lengths end.
+#define FORWARD_PARAMETERS(T)                                                                    \
+  AttentionScalars scalars, Blocks blocks, const int* kv_lengths, const int* offsets_q,          \
+      const int* offsets_k, const T* q, const T* k, const T* v, const T* bias
+
 // Keys of a tile: the scores of 32 queries take 64 registers a lane, beside 128 of the output at
 // D = 128.
 constexpr int kTileKeys = 64;

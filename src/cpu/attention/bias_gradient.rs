@@ -2,10 +2,10 @@
 //! are summed in order.
 
 use super::problem::{Problem, Sequence};
+use super::product::Product;
 use super::scores::Place;
 use super::slopes::{self, Buffers, Of, Rows, State};
-use super::tile::{Block, KEYS, QUERIES};
-use crate::cpu::lanes::{LANES, Lanes};
+use super::tile::{Block, QUERIES, block_keys};
 use crate::dtype::Float;
 use std::ops::Range;
 
@@ -21,7 +21,7 @@ pub(super) struct Users {
 /// Sums what all users of the rows from query `first` on of one bias give it, and rounds it to `to`: rows of as many
 /// elements as there are keys.
 #[inline(always)]
-pub(super) fn run<V: Lanes, T: Float>(
+pub(super) fn run<V: Product, T: Float>(
     problem: &Problem<'_, T>,
     rows: &Rows<'_, T>,
     users: &Users,
@@ -40,7 +40,7 @@ pub(super) fn run<V: Lanes, T: Float>(
 
 /// Adds what one head gives.
 #[inline(always)]
-fn add<V: Lanes, T: Float>(
+fn add<V: Product, T: Float>(
     problem: &Problem<'_, T>,
     rows: &Rows<'_, T>,
     sequence: &Sequence,
@@ -51,35 +51,33 @@ fn add<V: Lanes, T: Float>(
 ) {
     let state = State::new::<V, T>(problem, rows, sequence, head, first);
     let (mut keys, mut values) = (Block::default(), Block::default());
-    let seen = state.tile.keys();
-    for block in (seen.start / KEYS * KEYS..seen.end).step_by(KEYS) {
-        let tokens = sequence.first_key + block..sequence.first_key + seen.end.min(block + KEYS);
-        keys.fill(
-            &problem.k,
-            sequence.batch,
-            problem.kv_head(head),
-            tokens.clone(),
-        );
-        values.fill(&problem.v, sequence.batch, problem.kv_head(head), tokens);
-        let view = state.tile.view(block);
+    let (seen, step) = (state.tile.keys.clone(), block_keys(sequence.keys));
+    for block in (seen.start / step * step..seen.end).step_by(step) {
+        let block = block..seen.end.min(block + step);
+        let tokens = sequence.first_key + block.start..sequence.first_key + block.end;
+        let (batch, kv_head) = (sequence.batch, problem.kv_head(head));
+        keys.fill::<V, T>(&problem.k, batch, kv_head, tokens.clone());
+        values.fill::<V, T>(&problem.v, batch, kv_head, tokens);
+        let view = state.tile.view(block.clone());
         let place = Place {
             sequence,
             head,
             tile: &state.tile,
-            block,
+            block: block.start,
             view: &view,
         };
-        let rows = [&keys, &values];
-        match state.tile.vectors() {
-            1 => slopes::fill::<V, T, 1>(problem, place, &state, rows, Of::Scores, buffers),
-            2 => slopes::fill::<V, T, 2>(problem, place, &state, rows, Of::Scores, buffers),
-            _ => slopes::fill::<V, T, 3>(problem, place, &state, rows, Of::Scores, buffers),
-        }
-        let width = state.tile.vectors() * LANES;
+        slopes::fill::<V, T>(
+            problem,
+            place,
+            &state,
+            [&keys, &values],
+            Of::Scores,
+            buffers,
+        );
         for key in view.keys {
-            let slopes = &buffers.slopes[key * width..];
-            for (lane, slope) in slopes[..state.tile.count].iter().enumerate() {
-                sums[lane * problem.geometry.keys + block + key] += slope;
+            let slopes = &buffers.slopes.row(key)[..state.tile.count];
+            for (lane, slope) in slopes.iter().enumerate() {
+                sums[lane * problem.geometry.keys + block.start + key] += slope;
             }
         }
     }

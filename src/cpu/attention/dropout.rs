@@ -1,29 +1,32 @@
 //! Which probabilities dropout keeps: Philox4x32-10 (Salmon et al., 2011), a lane a query.
 
-use super::product::ROWS;
+use super::matrix::Matrix;
 use crate::cpu::lanes::LANES;
 use crate::params::attention::Dropout;
 use std::ops::Range;
 
-/// Puts what dropout multiplies the probabilities by to `to`, `[keys.len(), 8 * vectors]`: those of the queries from
-/// `first` on, and of `keys`, which start at a multiple of 4.
+/// Keys of one draw.
+pub(super) const QUARTET: usize = 4;
+
+/// Puts what dropout multiplies the probabilities by to `to`, `[keys.len(), width]`: those of the queries from
+/// `first` on, and of `keys`, which start at a multiple of [`QUARTET`].
 pub(super) fn kept_scales(
     dropout: &Dropout,
     head: usize,
     first: usize,
     keys: Range<usize>,
-    vectors: usize,
-    to: &mut [f32],
+    width: usize,
+    to: &mut Matrix,
 ) {
     let (threshold, kept) = (dropout.threshold(), dropout.kept_scale());
-    let width = vectors * LANES;
-    let quartets = keys.step_by(ROWS).zip(to.chunks_mut(ROWS * width));
-    for (key, rows) in quartets {
-        for w in 0..vectors {
-            let queries = std::array::from_fn(|lane| (first + w * LANES + lane) as u32);
-            let words = philox((key / 4) as u32, queries, head as u32, dropout.seed);
-            for (row, words) in rows.chunks_mut(width).zip(words) {
-                let row = &mut row[w * LANES..][..LANES];
+    to.reshape(keys.len(), width);
+    for start in keys.clone().step_by(QUARTET) {
+        for lane in (0..width).step_by(LANES) {
+            let queries = std::array::from_fn(|i| (first + lane + i) as u32);
+            let quartet = (start / QUARTET) as u32;
+            let words = philox(quartet, queries, head as u32, dropout.seed);
+            for (key, words) in (start..keys.end).zip(words) {
+                let row = &mut to.row_mut(key - keys.start)[lane..][..LANES];
                 for (scale, word) in row.iter_mut().zip(words) {
                     *scale = if word < threshold { 0.0 } else { kept };
                 }

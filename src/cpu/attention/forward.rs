@@ -1,16 +1,18 @@
 //! The forward pass: a tile of queries against a block of keys at a time, with a running greatest score and sum.
 
+use super::backward::add_scaled;
 use super::dropout::kept_scales;
+use super::matrix::{LINE, Matrix};
 use super::problem::{HeadsMut, Problem, Sequence};
-use super::product::{Left, ROWS, product};
-use super::scores::{self, Place, Scores};
-use super::tile::{Block, KEYS, QUERIES, Tile, View, transpose, transpose_back};
-use crate::cpu::lanes::{LANES, Lanes};
+use super::product::{Left, Product, product};
+use super::scores::{self, Place};
+use super::tile::{AHEAD, Block, QUERIES, Tile, View, block_keys, prefetch, transpose};
+use crate::cpu::lanes::LANES;
 use crate::dtype::Float;
 
-/// Tiles of a task: their queries and outputs (192 KiB at a head dimension of 64) stay in L2 beside a block of keys and
+/// Tiles of a task: their queries and outputs (216 KiB at a head dimension of 64) stay in L2 beside a block of keys and
 /// values, which is converted once for all of them.
-const TILES: usize = 16;
+const TILES: usize = 8;
 
 /// Queries of one head that one thread attends, `first..end` within their sequence.
 pub(super) struct Task<'a> {
@@ -42,34 +44,25 @@ pub(super) fn tasks<'a, T>(problem: &'a Problem<'_, T>) -> Vec<Task<'a>> {
     problem.sequences.iter().flat_map(heads).collect()
 }
 
-/// A tile under way, `[head_dim, 8 * vectors]` each.
+/// A tile under way.
 struct State {
     tile: Tile,
-    queries: Vec<f32>,
-    output: Vec<f32>,
+    /// `[head_dim, width]`.
+    queries: Matrix,
+    /// `[count, head_dim]`.
+    output: Matrix,
     greatest: [f32; QUERIES],
     sum: [f32; QUERIES],
 }
 
 /// Buffers of a thread.
+#[derive(Default)]
 pub(super) struct Scratch {
     keys: Block,
     values: Block,
-    scores: Scores,
-    bias: Scores,
-    kept: Scores,
-}
-
-impl Scratch {
-    pub(super) fn new() -> Self {
-        Self {
-            keys: Block::default(),
-            values: Block::default(),
-            scores: scores::room(),
-            bias: scores::room(),
-            kept: scores::room(),
-        }
-    }
+    scores: Matrix,
+    bias: Matrix,
+    kept: Matrix,
 }
 
 /// Attends the queries of a task.
@@ -77,7 +70,7 @@ impl Scratch {
 /// # Safety
 /// Nobody else holds the task's rows of `out` and `lse` meanwhile. `lse` is laid out as a token's heads of one element.
 #[inline(always)]
-pub(super) unsafe fn run<V: Lanes, T: Float>(
+pub(super) unsafe fn run<V: Product, T: Float>(
     problem: &Problem<'_, T>,
     task: &Task<'_>,
     scratch: &mut Scratch,
@@ -91,32 +84,24 @@ pub(super) unsafe fn run<V: Lanes, T: Float>(
     for first in (task.first..task.end).step_by(QUERIES) {
         states.push(start::<V, T>(problem, task, first));
     }
-    let first = states
-        .iter()
-        .map(|state| state.tile.keys().start)
-        .min()
-        .unwrap_or(0);
-    let end = states
-        .iter()
-        .map(|state| state.tile.keys().end)
-        .max()
-        .unwrap_or(0);
-    for block in (first / KEYS * KEYS..end).step_by(KEYS) {
-        let tokens = sequence.first_key + block..sequence.first_key + end.min(block + KEYS);
-        let kv_head = problem.kv_head(head);
+    let seen = || states.iter().map(|state| &state.tile.keys);
+    let first = seen().map(|keys| keys.start).min().unwrap_or(0);
+    let end = seen().map(|keys| keys.end).max().unwrap_or(0);
+    let step = block_keys(sequence.keys);
+    for block in (first / step * step..end).step_by(step) {
+        let block = block..end.min(block + step);
+        let tokens = sequence.first_key + block.start..sequence.first_key + block.end;
+        let (batch, kv_head) = (sequence.batch, problem.kv_head(head));
         scratch
             .keys
-            .fill(&problem.k, sequence.batch, kv_head, tokens.clone());
+            .fill::<V, T>(&problem.k, batch, kv_head, tokens.clone());
         scratch
             .values
-            .fill(&problem.v, sequence.batch, kv_head, tokens);
+            .fill::<V, T>(&problem.v, batch, kv_head, tokens);
         for state in &mut states {
-            let view = state.tile.view(block);
-            match state.tile.vectors() {
-                _ if view.keys.is_empty() => {}
-                1 => step::<V, T, 1>(problem, task, block, &view, state, scratch),
-                2 => step::<V, T, 2>(problem, task, block, &view, state, scratch),
-                _ => step::<V, T, 3>(problem, task, block, &view, state, scratch),
+            let view = state.tile.view(block.clone());
+            if !view.keys.is_empty() {
+                attend::<V, T>(problem, task, block.start, &view, state, scratch);
             }
         }
     }
@@ -128,29 +113,27 @@ pub(super) unsafe fn run<V: Lanes, T: Float>(
 
 /// A tile before its first block.
 #[inline(always)]
-fn start<V: Lanes, T: Float>(problem: &Problem<'_, T>, task: &Task<'_>, first: usize) -> State {
+fn start<V: Product, T: Float>(problem: &Problem<'_, T>, task: &Task<'_>, first: usize) -> State {
     let tile = Tile::new(problem, task.sequence, first);
     let dim = problem.geometry.head_dim;
-    let size = dim * tile.vectors() * LANES;
-    let mut queries = vec![0.0; size];
+    let mut queries = Matrix::default();
     let row = |lane: usize| {
         let token = task.sequence.first_query + first + lane;
         (lane < tile.count).then(|| problem.q.row(task.sequence.batch, token, task.head))
     };
-    transpose::<V, T>(tile.vectors(), dim, row, &mut queries);
-    let greatest = [f32::NEG_INFINITY; QUERIES];
+    transpose::<V, T>(tile.width(), dim, row, &mut queries);
     State {
+        output: Matrix::zeros(tile.count, dim),
         tile,
         queries,
-        output: vec![0.0; size],
-        greatest,
+        greatest: [f32::NEG_INFINITY; QUERIES],
         sum: [0.0; QUERIES],
     }
 }
 
 /// Takes a block into a tile.
 #[inline(always)]
-fn step<V: Lanes, T: Float, const W: usize>(
+fn attend<V: Product, T: Float>(
     problem: &Problem<'_, T>,
     task: &Task<'_>,
     block: usize,
@@ -173,104 +156,93 @@ fn step<V: Lanes, T: Float, const W: usize>(
         block,
         view,
     };
-    scores::dot::<V, W>(view, dim, keys, &state.queries, scores);
-    let greatest = scores::finish::<V, T, W>(problem, place, scores, bias, None);
-    soften::<V, W>(view, greatest, scores, state);
+    scores::dot::<V>(place, dim, keys, &state.queries, scores);
+    let greatest = scores::finish::<V, T>(problem, place, scores, bias, None);
+    soften::<V>(view, &greatest, scores, state);
+    let keys = view.keys.clone();
     if let Some(dropout) = &problem.dropout {
         let head = task.sequence.index * problem.geometry.heads + task.head;
-        let all = block + view.keys.start..block + view.keys.end;
-        kept_scales(dropout, head, state.tile.first, all, W, kept);
-        let of_view = &mut scores[view.keys.start * W * LANES..view.keys.end * W * LANES];
-        of_view
-            .iter_mut()
-            .zip(&*kept)
-            .for_each(|(p, kept)| *p *= kept);
-    }
-    if view.is_masked && !values.is_finite {
-        add_visible(view, dim, W * LANES, &values.rows, scores, state);
-        return;
-    }
-    let width = W * LANES;
-    let steps = view.keys.len();
-    assert!(
-        values.rows.len() >= view.keys.end * dim && state.output.len() >= dim * width,
-        "whole operands"
-    );
-    for d in (0..dim).step_by(ROWS) {
-        // SAFETY: `dim` is a multiple of 4, so that columns `d..d + 4` of the values and rows of the output exist; the
-        // view's rows of values and scores do, as asserted here and in `soften`.
-        unsafe {
-            let a = Left {
-                start: values.rows.as_ptr().add(view.keys.start * dim + d),
-                row: 1,
-                step: dim,
-            };
-            let b = (scores.as_ptr().add(view.keys.start * width), width);
-            product::<V, W>(
-                steps,
-                a,
-                b,
-                (state.output.as_mut_ptr().add(d * width), width),
-                true,
-            );
+        let (first, width) = (state.tile.first, state.tile.width());
+        kept_scales(
+            dropout,
+            head,
+            first,
+            block + keys.start..block + keys.end,
+            width,
+            kept,
+        );
+        for key in keys.clone() {
+            let row = scores.row_mut(key)[..width].iter_mut();
+            row.zip(kept.row(key - keys.start))
+                .for_each(|(p, kept)| *p *= kept);
         }
     }
+    let count = state.tile.count;
+    if view.is_masked && !values.is_finite() {
+        for (key, lane) in view.pairs(count) {
+            let output = &mut state.output.row_mut(lane)[..dim];
+            add_scaled(scores.row(key)[lane], values.rows.row(key), output);
+        }
+        return;
+    }
+    product::<V>(
+        [count, keys.len(), dim],
+        Left::Columns(scores, keys.start),
+        (&values.rows, keys.start),
+        (&mut state.output, 0),
+        true,
+    );
 }
 
 /// Turns scores into `exp(score - greatest)` with the greatest so far, and scales what was summed before to it.
 #[inline(always)]
-fn soften<V: Lanes, const W: usize>(
+fn soften<V: Product>(
     view: &View,
-    of_block: [V; W],
-    scores: &mut Scores,
+    of_block: &[f32; QUERIES],
+    scores: &mut Matrix,
     state: &mut State,
 ) {
-    let width = W * LANES;
-    let dim = state.output.len() / width;
-    assert!(scores.len() >= view.keys.end * width, "a row a key");
-    for (w, of_block) in of_block.into_iter().enumerate() {
-        // SAFETY: `w` is below 3, the vectors of the arrays; rows of scores and output are as long as `width`, and as
-        // many as asserted and divided.
+    let mut rescale = [0.0; QUERIES];
+    let stride = scores.stride();
+    for first in (0..state.tile.width()).step_by(LINE) {
+        let line = first..first + LINE;
+        let (greatest, sum) = (
+            &mut state.greatest[line.clone()],
+            &mut state.sum[line.clone()],
+        );
+        // SAFETY: every slice is a line, and `row` that of a key of the view.
         unsafe {
-            let (greatest, sum) = (&mut state.greatest, &mut state.sum);
-            let before = V::load(greatest.as_ptr().add(w * LANES));
-            let now = of_block.max(before);
-            now.store(greatest.as_mut_ptr().add(w * LANES));
-            // Where nothing was seen yet, any finite number stands in: -inf less -inf would be NaN.
-            let shift = now.select_less(V::splat(f32::MIN), V::splat(0.0), now);
-            let rescale = before.sub(shift).exp();
-            let mut total = V::load(sum.as_ptr().add(w * LANES)).mul(rescale);
-            for key in view.keys.clone() {
-                let at = scores.as_mut_ptr().add(key * width + w * LANES);
-                let p = V::load(at).sub(shift).exp();
-                total = total.add(p);
-                p.store(at);
+            let before = scores::load::<V>(greatest.as_ptr());
+            let of_block = scores::load::<V>(of_block[line.clone()].as_ptr());
+            let mut total = scores::load::<V>(sum.as_ptr());
+            let (mut now, mut shift, mut factor) = (before, before, before);
+            for v in 0..scores::VECTORS {
+                now[v] = of_block[v].max(before[v]);
+                // Where nothing was seen yet, any finite number stands in: -inf less -inf would be NaN.
+                shift[v] = now[v].select_less(V::splat(f32::MIN), V::splat(0.0), now[v]);
+                factor[v] = before[v].sub(shift[v]).exp();
+                total[v] = total[v].mul(factor[v]);
             }
-            total.store(sum.as_mut_ptr().add(w * LANES));
-            for d in 0..dim {
-                let at = state.output.as_mut_ptr().add(d * width + w * LANES);
-                V::load(at).mul(rescale).store(at);
+            let mut row = scores.line(&view.keys, first);
+            for _ in view.keys.clone() {
+                let score = scores::load::<V>(row);
+                for v in 0..scores::VECTORS {
+                    let p = score[v].sub(shift[v]).exp();
+                    total[v] = total[v].add(p);
+                    p.store(row.add(v * LANES));
+                }
+                row = row.wrapping_add(stride);
             }
+            scores::store(now, greatest);
+            scores::store(total, sum);
+            scores::store(factor, &mut rescale[line]);
         }
     }
-}
-
-/// `output += values * probabilities` of the keys that each query sees, pair by pair: a value that is not finite would
-/// turn the product of a probability of 0 into NaN.
-fn add_visible(
-    view: &View,
-    dim: usize,
-    width: usize,
-    values: &[f32],
-    scores: &Scores,
-    state: &mut State,
-) {
-    for key in view.keys.clone() {
-        for lane in (0..state.tile.count).filter(|&lane| view.sees(lane, key)) {
-            let p = scores[key * width + lane];
-            for (d, value) in values[key * dim..][..dim].iter().enumerate() {
-                let sum = &mut state.output[d * width + lane];
-                *sum = value.mul_add(p, *sum);
+    // The greatest seldom rises after the first blocks.
+    for (lane, &factor) in rescale[..state.tile.count].iter().enumerate() {
+        if factor != 1.0 {
+            for x in state.output.row_mut(lane) {
+                *x *= factor;
             }
         }
     }
@@ -281,7 +253,7 @@ fn add_visible(
 /// # Safety
 /// As [`run`].
 #[inline(always)]
-unsafe fn finish<V: Lanes, T: Float>(
+unsafe fn finish<V: Product, T: Float>(
     problem: &Problem<'_, T>,
     task: &Task<'_>,
     state: &mut State,
@@ -296,31 +268,31 @@ unsafe fn finish<V: Lanes, T: Float>(
         sum,
         ..
     } = state;
-    let width = tile.vectors() * LANES;
-    // Nothing seen: 0 * 1, not 0 / 0.
-    let shares = sum.map(|sum| if sum == 0.0 { 1.0 } else { sum });
-    for row in output.chunks_exact_mut(width) {
-        row.iter_mut()
-            .zip(&shares)
-            .for_each(|(x, share)| *x /= share);
-    }
     for lane in 0..tile.count {
+        let token = sequence.first_query + tile.first + lane;
+        if lane + AHEAD < tile.count {
+            // SAFETY: the row is the task's, and let go at once.
+            prefetch::<V, T>(Some(unsafe {
+                out.row(sequence.batch, token + AHEAD, head)
+            }));
+        }
+        let output = &mut output.row_mut(lane)[..problem.geometry.head_dim];
         let at = problem.row_index(sequence, head, tile.first + lane);
-        let value = if sum[lane] == 0.0 {
-            f32::NEG_INFINITY
-        } else {
-            greatest[lane] + sum[lane].ln()
+        let (share, logarithm) = match sum[lane] {
+            // Nothing seen.
+            0.0 => (0.0, f32::NEG_INFINITY),
+            sum => (1.0 / sum, greatest[lane] + sum.ln()),
         };
-        // SAFETY: the row is the task's, and within the log-sum-exp, which was checked to hold all.
-        unsafe { lse.0.add(at).write(value) };
+        for x in &mut *output {
+            *x *= share;
+        }
+        // SAFETY: the rows are the task's, and let go at once; that of the log-sum-exp is within it, which was checked to
+        // hold all.
+        unsafe {
+            lse.0.add(at).write(logarithm);
+            T::narrow(output, out.row(sequence.batch, token, head));
+        }
     }
-    let (first, count) = (tile.first, tile.count);
-    let row = |lane: usize| {
-        let token = sequence.first_query + first + lane;
-        // SAFETY: the row is the task's, and each is taken once.
-        (lane < count).then(|| unsafe { out.row(sequence.batch, token, head) })
-    };
-    transpose_back::<V, T>(tile.vectors(), problem.geometry.head_dim, output, row);
 }
 
 /// An output that several threads write, each its own elements.

@@ -1,13 +1,15 @@
 //! Attention on the CPU.
 //!
-//! Queries lie in the lanes of vectors: a tile of up to 24 is turned once, and then every product is of broadcast
-//! elements of keys or values with whole vectors, and the softmax needs no sum across lanes. Scores are computed a
-//! block of 128 keys at a time and never stored as a whole.
+//! Queries lie in the lanes of vectors: a tile of up to 48 is turned once, and then scores are products of broadcast
+//! elements of keys with whole vectors, and the softmax needs no sum across lanes. Every other product broadcasts elements
+//! of the scores, in either direction, and reads rows of values, keys or queries as they are. Scores are computed a block of
+//! at most 128 keys at a time and never stored as a whole.
 
 mod backward;
 mod bias_gradient;
 mod dropout;
 mod forward;
+mod matrix;
 mod probabilities;
 mod problem;
 mod product;
@@ -76,7 +78,7 @@ fn forward_with<T: Float>(
     let lse = SyncPointer(lse.as_mut_ptr());
     forward::tasks(&problem)
         .par_iter()
-        .for_each_init(Scratch::new, |scratch, task| {
+        .for_each_init(Scratch::default, |scratch, task| {
             // SAFETY: no two tasks have a query and a head in common, so none shares a row; the processor has the kernel's
             // instructions.
             unsafe { (kernels.forward)(&problem, task, scratch, &out, &lse) };
@@ -140,7 +142,7 @@ fn backward_with<T: Float>(
     let gradients = outputs(geometry, layouts, gradients)?;
     backward::tasks(&problem)
         .par_iter()
-        .for_each_init(Buffers::new, |buffers, task| {
+        .for_each_init(Buffers::default, |buffers, task| {
             // SAFETY: no two tasks have a key head, and so a query head, of one sequence in common, so none shares a row;
             // the processor has the kernel's instructions.
             unsafe { (kernels.backward)(&problem, &rows, task, buffers, &gradients) };
@@ -212,7 +214,7 @@ fn bias_gradient<T: Float>(
         let tiles = dbias
             .par_chunks_mut((rows_of_task * geometry.keys).max(1))
             .enumerate();
-        tiles.for_each_init(Buffers::new, |buffers, (tile, dbias)| {
+        tiles.for_each_init(Buffers::default, |buffers, (tile, dbias)| {
             // SAFETY: the processor has the kernel's instructions.
             unsafe { kernel(problem, rows, &users, tile * rows_of_task, buffers, dbias) };
         });

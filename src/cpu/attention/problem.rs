@@ -11,7 +11,7 @@ use std::ops::Range;
 pub(super) struct Heads<'a, T> {
     elements: &'a [T],
     layout: Layout,
-    head_dim: usize,
+    pub(super) head_dim: usize,
 }
 
 impl<'a, T> Heads<'a, T> {

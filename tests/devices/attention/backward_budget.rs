@@ -1,439 +1,137 @@
-//! The backward kernels by themselves: every way through them against the definition.
+//! What the backward kernels move, by the simulator's counters, and their bank conflicts.
 
-use super::backward_problem::{Problem, agree, dense};
-use crate::device::{Cuda, Target, targets};
-use half::{bf16, f16};
-use ocelli::DType;
-use ocelli::cuda::Properties;
-use ocelli::cuda::attention::backward::Plan;
-use ocelli::params::Attention;
-use ocelli::params::attention::Dropout;
+use super::backward_run::run;
+use super::problem::{Problem, dense, simulated};
+use half::bf16;
+use ocelli::Float;
 use ptxsim::report::LaunchReport;
 
-fn devices() -> impl Iterator<Item = &'static Cuda> {
-    targets().iter().filter_map(|target| match target {
-        Target::Cuda(device) => Some(device),
-        Target::Cpu => None,
-    })
+const HEADS: usize = 2;
+const QUERIES: usize = 384;
+const KEYS: usize = 256;
+/// Bytes of a query's log-sum-exp and delta.
+const STATISTICS: usize = 2 * 4;
+
+/// Queries and keys that a block owns, of each kernel.
+struct Tiles {
+    /// Keys of a block of `keys`, `dk` and `dv`.
+    keys: usize,
+    /// Queries of a block of `queries`.
+    queries: usize,
+    /// Queries and keys of a block of `bias`.
+    bias: [usize; 2],
 }
 
-fn causal() -> Attention {
-    Attention {
-        causal: true,
-        ..Default::default()
-    }
-}
-
-fn dropping() -> Attention {
-    let dropout = Dropout {
-        probability: 0.3,
-        seed: 0x1234_5678_9abc,
+/// Bytes that a launch must copy to shared memory, load and write, by its tiles.
+fn floor<T: Float>(kernel: &str, head_dim: usize, tiles: &Tiles) -> [usize; 3] {
+    let size = size_of::<T>();
+    // Of a tensor, all heads.
+    let row = HEADS * head_dim * size;
+    let (queries, keys) = (QUERIES * row, KEYS * row);
+    let statistics = HEADS * QUERIES * STATISTICS;
+    // The kernels of 16-bit elements copy statistics, those of f32 load them.
+    let read = |copies: usize, statistics: usize| match size {
+        2 => [copies + statistics, 0],
+        _ => [copies, statistics],
     };
-    Attention {
-        dropout: Some(dropout),
-        ..Default::default()
-    }
-}
-
-fn problems(head_dim: usize) -> Vec<Problem> {
-    let window = Attention {
-        window_left: Some(20),
-        window_right: Some(9),
-        ..Default::default()
+    let ([copied, loaded], written) = if kernel.contains("_rows_") {
+        ([0, 2 * queries + statistics / 2], statistics)
+    } else if kernel.contains("_queries_") {
+        let blocks = QUERIES / tiles.queries;
+        let [copied, _] = [2 * queries + 2 * keys * blocks, 0];
+        ([copied, statistics], queries)
+    } else if kernel.contains("_bias_") {
+        let [of_queries, of_keys] = [QUERIES / tiles.bias[0], KEYS / tiles.bias[1]];
+        // Each head that shares the bias reads it.
+        let bias = HEADS * QUERIES * KEYS * size;
+        let copied = 2 * queries * of_keys + 2 * keys * of_queries;
+        ([copied, bias + statistics * of_keys], QUERIES * KEYS * size)
+    } else {
+        let blocks = KEYS / tiles.keys;
+        let outputs = if kernel.contains("_d256_") && size == 2 {
+            1
+        } else {
+            2
+        };
+        (
+            read(2 * keys + 2 * queries * blocks, statistics * blocks),
+            outputs * keys,
+        )
     };
-    vec![
-        dense(1, 1, 1, 1, head_dim),
-        dense(1, 2, 70, 130, head_dim),
-        Problem {
-            params: causal(),
-            nan_keys: vec![100],
-            nan_queries: vec![3],
-            ..dense(1, 1, 133, 129, head_dim)
-        },
-        Problem {
-            params: window,
-            nan_keys: vec![70, 5],
-            nan_gradients: vec![64],
-            dlse: true,
-            ..dense(1, 1, 140, 150, head_dim)
-        },
-        Problem {
-            params: Attention {
-                softcap: 3.0,
-                scale: Some(-0.7),
-                causal: true,
-                ..dropping()
-            },
-            kv_heads: 2,
-            bias: Some([1, 4]),
-            kv_lengths: Some(vec![90, -3]),
-            ..dense(2, 4, 66, 99, head_dim)
-        },
-        Problem {
-            params: dropping(),
-            fused: true,
-            dlse: true,
-            ..dense(1, 2, 67, 67, head_dim)
-        },
-        Problem {
-            bias: Some([2, 1]),
-            ..dense(2, 2, 130, 70, head_dim)
-        },
-        Problem {
-            offsets: Some([vec![3, 5, 4, 70, 200], vec![-1, 40, 80, 80, 99]]),
-            totals: [90, 95],
-            kv_lengths: Some(vec![100, 17, 5, 9]),
-            params: causal(),
-            kv_heads: 1,
-            ..dense(4, 2, 60, 50, head_dim)
-        },
-    ]
+    [copied, loaded, written]
 }
 
-fn all_agree(head_dim: usize) {
-    for device in devices() {
-        for problem in problems(head_dim) {
-            agree::<f16>(device, &problem);
-            agree::<bf16>(device, &problem);
-            agree::<f32>(device, &problem);
-        }
-    }
-}
-
-#[test]
-fn every_way_agrees_with_the_definition_at_64() {
-    all_agree(8);
-    all_agree(64);
-}
-
-#[test]
-fn every_way_agrees_with_the_definition_at_128() {
-    all_agree(72);
-    all_agree(128);
-}
-
-#[test]
-fn every_way_agrees_with_the_definition_at_256() {
-    all_agree(136);
-    all_agree(256);
-}
-
-#[test]
-fn short_sequences_agree_with_the_definition() {
-    let short = |problem: Problem| Problem {
-        multiprocessors: 1,
-        ..problem
-    };
-    let problems = [
-        short(dense(1, 1, 1, 1, 64)),
-        short(dense(1, 2, 197, 197, 64)),
-        short(Problem {
-            kv_heads: 2,
-            dlse: true,
-            kv_lengths: Some(vec![50, 23]),
-            nan_queries: vec![3],
-            nan_keys: vec![10],
-            nan_gradients: vec![80],
-            ..dense(2, 4, 67, 50, 40)
-        }),
-        short(Problem {
-            fused: true,
-            ..dense(1, 2, 256, 256, 8)
-        }),
-        short(Problem {
-            kv_heads: 2,
-            dlse: true,
-            kv_lengths: Some(vec![50, 133]),
-            nan_keys: vec![60, 275],
-            nan_queries: vec![140],
-            ..dense(2, 4, 130, 140, 40)
-        }),
-        short(Problem {
-            offsets: Some([vec![3, 5, 4, 170, 400], vec![-1, 140, 180, 180, 299]]),
-            totals: [190, 295],
-            kv_lengths: Some(vec![200, 17, 5, 99]),
-            nan_keys: vec![150, 160, 290],
-            nan_queries: vec![1, 172],
-            kv_heads: 1,
-            ..dense(4, 2, 200, 180, 64)
-        }),
-        short(Problem {
-            offsets: Some([vec![3, 5, 4, 70, 200], vec![-1, 40, 80, 80, 99]]),
-            totals: [90, 95],
-            kv_lengths: Some(vec![100, 17, 5, 9]),
-            kv_heads: 1,
-            ..dense(4, 2, 60, 50, 64)
-        }),
+/// Holds a launch to its floor: copies and writes to the byte, all memory to a twentieth more.
+fn hold<T: Float>(report: &LaunchReport, head_dim: usize, tiles: &Tiles) {
+    let (kernel, counters) = (&report.kernel, &report.counters);
+    let [copied, loaded, written] = floor::<T>(kernel, head_dim, tiles);
+    let bytes = |of: u64| of as usize;
+    let copies = counters.async_copies.bytes + counters.bulk_loads.bytes;
+    assert_eq!(bytes(copies), copied, "{kernel}");
+    assert_eq!(bytes(counters.global_stores.bytes), written, "{kernel}");
+    let moved = [
+        counters.async_copies,
+        counters.bulk_loads,
+        counters.global_loads,
+        counters.global_stores,
     ];
-    for device in devices() {
-        for problem in &problems {
-            for reports in [
-                agree::<f16>(device, problem),
-                agree::<bf16>(device, problem),
-            ] {
-                let kernel = &reports[1].kernel;
-                assert!(kernel.starts_with("attention_backward_short_"), "{kernel}");
-            }
-        }
-    }
-}
-
-/// Bytes that a block of copies asks for, over all blocks.
-fn copied(report: &LaunchReport) -> u64 {
-    report.counters.async_copies.bytes + report.counters.bulk_loads.bytes
-}
-
-/// The kernel's own part of a symbol: `keys` of `attention_backward_keys_d64_f16`.
-fn is_of(report: &LaunchReport, stage: &str) -> bool {
-    report
-        .kernel
-        .starts_with(&format!("attention_backward_{stage}_"))
-}
-
-#[test]
-fn each_kernel_moves_what_its_tiles_need_without_bank_conflicts() {
-    let statistic = 4;
-    for device in devices().filter(|device| device.simulator.is_some()) {
-        for (head_dim, tile) in [(64, 128u64), (128, 128), (256, 64)] {
-            let problem = dense(1, 2, 384, 256, head_dim);
-            let reports = agree::<bf16>(device, &problem);
-            let (queries, keys, width) = (384, 256, 2 * 2 * head_dim as u64);
-            for report in &reports {
-                let counters = &report.counters;
-                let conflicts = [
-                    counters.matrix_loads.conflicts,
-                    counters.shared_loads.conflicts,
-                    counters.shared_stores.conflicts,
-                ];
-                assert_eq!(conflicts, [0; 3], "{}", report.kernel);
-                let key_tiles = keys / tile;
-                let statistics = 2 * statistic * 2 * queries * key_tiles;
-                let (copies, written) = if report.kernel.contains("rows") {
-                    (0, 2 * statistic * 2 * queries)
-                } else if report.kernel.contains("queries") {
-                    let all = 2 * queries * width + 2 * keys * width * queries / tile;
-                    (all, queries * width)
-                } else {
-                    let all = 2 * keys * width + 2 * queries * width * key_tiles + statistics;
-                    let one = report.kernel.contains("d256");
-                    (all, if one { 1 } else { 2 } * keys * width)
-                };
-                assert_eq!(copied(report), copies, "{}", report.kernel);
-                let stores = counters.global_stores;
-                assert_eq!(stores.bytes, written, "{}", report.kernel);
-                let loads = counters.global_loads;
-                let copies_sectors = counters.async_copies.sectors + counters.bulk_loads.sectors;
-                let moved = 32 * (copies_sectors + stores.sectors + loads.sectors);
-                let floor = copies + written + loads.bytes;
-                assert!(
-                    100 * moved <= 105 * floor,
-                    "{}: {counters:?}",
-                    report.kernel
-                );
-            }
-        }
-    }
-}
-
-/// Products that wgmma makes: four for keys, three for queries, each of the 64-row tiles that some
-/// row of it sees, whole ones at once and others by parts.
-#[test]
-fn hopper_multiplies_what_is_seen() {
-    for device in devices().filter(|device| device.simulator.is_some()) {
-        if device.context.properties().compute_capability != (9, 0) {
-            continue;
-        }
-        for (head_dim, columns, step) in [(64, [128, 128], [32, 64]), (128, [64, 128], [32, 64])] {
-            let tokens = 512;
-            for params in [Attention::default(), causal()] {
-                let is_causal = params.causal;
-                let problem = Problem {
-                    params,
-                    ..dense(1, 2, tokens, tokens, head_dim)
-                };
-                let reports = agree::<bf16>(device, &problem);
-                for (side, (stage, products)) in
-                    [("keys", 4), ("queries", 3)].into_iter().enumerate()
-                {
-                    let report = reports.iter().find(|report| is_of(report, stage)).unwrap();
-                    assert!(report.kernel.contains("_sm90_"), "{}", report.kernel);
-                    let pairs = match is_causal {
-                        true => seen_pairs(side == 0, tokens, columns[side], step[side]),
-                        false => tokens * tokens,
-                    };
-                    let operations = 2 * products * 2 * pairs * head_dim;
-                    let counters = &report.counters;
-                    assert_eq!(
-                        counters.tensor_flops, operations as u64,
-                        "{}",
-                        report.kernel
-                    );
-                    assert_eq!(counters.mma_instructions, 0, "{}", report.kernel);
-                    assert_eq!(counters.local_bytes, 0, "{}", report.kernel);
-                }
-            }
-        }
-    }
-}
-
-/// Where a block holds all keys, five products of whole tiles of 64, and each tensor is moved once.
-#[test]
-fn hopper_moves_short_sequences_once() {
-    for device in devices().filter(|device| device.simulator.is_some()) {
-        if device.context.properties().compute_capability != (9, 0) {
-            continue;
-        }
-        let (heads, tokens, head_dim) = (2, 197, 64);
-        let problem = Problem {
-            multiprocessors: 1,
-            ..dense(1, heads, tokens, tokens, head_dim)
-        };
-        let report = &agree::<bf16>(device, &problem)[1];
-        assert!(is_of(report, "short_sm90"), "{}", report.kernel);
-        let counters = &report.counters;
-        let (padded, tensor) = (256, heads * tokens * head_dim * 2);
-        let operations = 5 * 2 * heads * padded * padded * head_dim;
-        assert_eq!(counters.tensor_flops, operations as u64);
-        assert_eq!(counters.shared_stores.conflicts, 0);
-        assert_eq!(counters.shared_loads.conflicts, 0);
-        let statistics = 2 * heads * padded * 4;
-        assert_eq!(counters.bulk_loads.bytes, (4 * tensor + statistics) as u64);
-        assert_eq!(counters.global_stores.bytes, 3 * tensor as u64);
-    }
-}
-
-/// Pairs of 64 rows and a step of columns, of which some see each other under a causal mask.
-fn seen_pairs(key_rows: bool, tokens: usize, columns: usize, step: usize) -> usize {
-    let mut pairs = 0;
-    for row in (0..tokens).step_by(64) {
-        for tile in (0..tokens).step_by(columns) {
-            let (first, last) = (tile, tile + columns - 1);
-            // Keys see the queries from their own on, queries the keys up to their own.
-            let whole = if key_rows {
-                row + 63 <= first
-            } else {
-                last <= row
-            };
-            let step = if whole { columns } else { step };
-            for column in (tile..tile + columns).step_by(step) {
-                let seen = match key_rows {
-                    true => row < column + step,
-                    false => column < row + 64,
-                };
-                pairs += if seen { 64 * step } else { 0 };
-            }
-        }
-    }
-    pairs
-}
-
-#[test]
-fn a_plan_says_what_it_does_and_why() {
-    let gpu = Properties::new((9, 0), 132, 227 * 1024);
-    let plan = |problem: &Problem, dtype| {
-        let (geometry, gradients) = (problem.geometry(), problem.gradients());
-        let dbias = problem.bias.is_some();
-        Plan::new(&gpu, &geometry, &gradients, &problem.params, dtype, dbias)
-    };
-    let vit = dense(64, 12, 197, 197, 64);
-    assert_eq!(
-        plan(&vit, DType::BF16).unwrap().to_string(),
-        "attention backward [64, 197, 12, 64] on [64, 197, 12, 64] bf16\n  \
-         attention_backward_rows_bf16 <<<[1536, 1, 1], [128, 1, 1], 0 B>>>: 128 queries a block (a \
-         group of statistics a block)\n  \
-         attention_backward_short_sm90_bf16 <<<[768, 1, 1], [384, 1, 1], 199680 B>>>: 256 keys a \
-         block at most, 128 queries a tile (all keys of a head in a block: each tensor is moved \
-         once)"
-    );
-    let ampere = Properties::new((8, 0), 108, 163 * 1024);
-    let (geometry, gradients) = (vit.geometry(), vit.gradients());
-    let of_ampere = Plan::new(
-        &ampere,
-        &geometry,
-        &gradients,
-        &vit.params,
-        DType::BF16,
-        false,
-    );
-    assert!(of_ampere.unwrap().to_string().ends_with(
-        "attention_backward_short_bf16 <<<[768, 1, 1], [416, 1, 1], 113664 B>>>: 256 keys a block \
-         at most, 64 queries a tile (all keys of a head in a block: each tensor is moved once)"
-    ));
-    let windows = plan(&dense(512, 12, 49, 49, 64), DType::BF16).unwrap();
+    let moved: u64 = moved.iter().map(|access| 32 * access.sectors).sum();
+    let floor = copied + loaded + written;
     assert!(
-        windows
-            .to_string()
-            .contains("; not the kernels for sm_90a: few keys")
+        100 * bytes(moved) <= 105 * floor,
+        "{kernel}: {moved} of {floor}, {counters:?}"
     );
-    let stages = |problem: &Problem, dtype| {
-        let text = plan(problem, dtype).unwrap().to_string();
-        let symbol = |line: &str| {
-            line.split_whitespace()
-                .next()
-                .unwrap_or_default()
-                .to_owned()
-        };
-        text.lines().skip(1).map(symbol).collect::<Vec<_>>()
-    };
-    let long = Problem {
+    let conflicts = [
+        counters.matrix_loads.conflicts,
+        counters.shared_loads.conflicts,
+        counters.shared_stores.conflicts,
+    ];
+    assert_eq!(conflicts, [0; 3], "{kernel}");
+}
+
+/// The launches with and without a bias: a bias is read by each kernel, and has its own.
+fn hold_all<T: Float>(head_dim: usize, tiles: &Tiles) {
+    let plain = dense(1, HEADS, QUERIES, KEYS, head_dim);
+    let biased = Problem {
         bias: Some([1, 1]),
-        ..dense(1, 12, 577, 577, 256)
+        ..plain.clone()
     };
-    assert_eq!(
-        stages(&long, DType::F16),
-        [
-            "attention_backward_rows_f16",
-            "attention_backward_dk_d256_f16",
-            "attention_backward_dv_d256_f16",
-            "attention_backward_queries_d256_f16",
-            "attention_backward_bias_d256_f16"
-        ]
-    );
-    assert!(stages(&vit, DType::F32)[1].ends_with("keys_d64_f32"));
-    let text = plan(&long, DType::F16).unwrap().to_string();
-    let first = text.lines().next().unwrap_or_default();
-    assert!(
-        first.ends_with("; not the kernels for sm_90a: no registers for the sums of 256 columns")
-    );
-    assert_eq!(
-        plan(&dense(1, 32, 16384, 16384, 64), DType::BF16)
-            .unwrap()
-            .to_string(),
-        "attention backward [1, 16384, 32, 64] on [1, 16384, 32, 64] bf16\n  \
-         attention_backward_rows_bf16 <<<[4096, 1, 1], [128, 1, 1], 0 B>>>: 128 queries a block (a \
-         group of statistics a block)\n  \
-         attention_backward_keys_sm90_d64_bf16 <<<[4096, 1, 1], [384, 1, 1], 134200 B>>>: 128 keys \
-         a block, 128 queries a tile (sums, scores and slopes fill 192 registers of 240)\n  \
-         attention_backward_queries_sm90_d64_bf16 <<<[4096, 1, 1], [384, 1, 1], 131128 B>>>: 128 \
-         queries a block, 128 keys a tile (sums, scores and slopes fill 160 registers of 240)"
-    );
-    for capability in [(8, 0), (8, 9), (10, 0)] {
-        let other = Properties::new(capability, 132, 227 * 1024);
-        let problem = dense(1, 32, 1000, 1000, 128);
-        let (geometry, gradients) = (problem.geometry(), problem.gradients());
-        let plan = Plan::new(
-            &other,
-            &geometry,
-            &gradients,
-            &problem.params,
-            DType::F16,
-            false,
-        );
-        assert!(!plan.unwrap().to_string().contains("sm90"));
+    for device in simulated() {
+        let (_, reports) = run::<T>(device, &plain, &plain.data());
+        for report in &reports {
+            hold::<T>(report, head_dim, tiles);
+        }
+        let (_, reports) = run::<T>(device, &biased, &biased.data());
+        let bias = reports.last().unwrap();
+        assert!(bias.kernel.contains("_bias_"), "{}", bias.kernel);
+        hold::<T>(bias, head_dim, tiles);
     }
-    assert!(plan(&vit, DType::I32).is_err());
-    let small = Properties::new((7, 5), 40, 64 * 1024);
-    let (geometry, gradients) = (long.geometry(), long.gradients());
-    let error = Plan::new(
-        &small,
-        &geometry,
-        &gradients,
-        &long.params,
-        DType::F16,
-        false,
-    );
-    assert_eq!(
-        error.unwrap_err().to_string(),
-        "attention: the GPU's shared memory must be at least 98560 bytes a block, got 65536"
-    );
+}
+
+#[test]
+fn each_kernel_of_16_bit_elements_moves_what_its_tiles_need() {
+    for (head_dim, tile, bias) in [
+        (64, 128, [64, 64]),
+        (128, 128, [64, 64]),
+        (256, 64, [64, 32]),
+    ] {
+        let tiles = Tiles {
+            keys: tile,
+            queries: tile,
+            bias,
+        };
+        hold_all::<bf16>(head_dim, &tiles);
+    }
+}
+
+#[test]
+fn each_kernel_of_f32_moves_what_its_tiles_need() {
+    for (head_dim, rows, columns) in [(64, 64, 32), (128, 64, 16), (256, 32, 8)] {
+        let tiles = Tiles {
+            keys: rows,
+            queries: rows,
+            bias: [rows, columns],
+        };
+        hold_all::<f32>(head_dim, &tiles);
+    }
 }

@@ -3,27 +3,43 @@
 #[cfg(feature = "cuda")]
 mod backward_budget;
 #[cfg(feature = "cuda")]
-mod backward_problem;
+mod backward_hopper;
+#[cfg(feature = "cuda")]
+mod backward_kernels;
+#[cfg(feature = "cuda")]
+mod backward_run;
 mod case;
 #[cfg(feature = "cuda")]
 mod cuda;
-mod examples;
+mod forms;
 #[cfg(feature = "cuda")]
 mod forward_budget;
+#[cfg(feature = "cuda")]
+mod forward_hopper;
+#[cfg(feature = "cuda")]
+mod forward_kernels;
+#[cfg(feature = "cuda")]
+mod forward_run;
+mod golden;
 mod isolation;
+mod mistakes;
+mod naive;
 mod probabilities;
+#[cfg(feature = "cuda")]
+mod problem;
 mod shapes;
 mod truth;
 
 use crate::device::{Target, targets};
 use case::{Case, Form, Operands, case, count};
 use half::{bf16, f16};
+use naive::Naive;
 use ocelli::params::attention::{Mask, Qkv};
 use ocelli::testing::compare::{bitwise, within};
 use ocelli::testing::guard::Guarded;
 use ocelli::{DType, Float};
 use proptest::prelude::*;
-use truth::{Naive, Values, exact, wide};
+use truth::{Values, exact, wide};
 
 /// Results of both directions.
 #[derive(Debug, Clone, PartialEq)]

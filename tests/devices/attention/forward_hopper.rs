@@ -1,6 +1,15 @@
 //! The kernels for compute capability 9.0: the bytes they move, their products, their plans.
 
-use super::*;
+use super::forward_budget::{hold, launches};
+use super::forward_run::agree;
+use super::problem::{Problem, causal, dense, simulated};
+use crate::device::Cuda;
+use half::{bf16, f16};
+use ocelli::DType;
+use ocelli::cuda::Properties;
+use ocelli::cuda::attention::forward::Plan;
+use ocelli::params::Attention;
+use ocelli::params::attention::Dropout;
 
 pub fn is_hopper(device: &Cuda) -> bool {
     device.context.properties().compute_capability == (9, 0)
@@ -45,14 +54,11 @@ fn tiles_that_nobody_sees_are_left_out() {
     for device in hoppers() {
         for [head_dim, rows, tile_keys] in TILES {
             let tokens = 448;
-            let causal = Problem {
-                params: Attention {
-                    causal: true,
-                    ..Default::default()
-                },
+            let problem = Problem {
+                params: causal(),
                 ..dense(1, 1, tokens, tokens, head_dim)
             };
-            let report = &launches::<f16>(device, &causal, &format!("_sm90_d{head_dim}_"))[0];
+            let report = &launches::<f16>(device, &problem, &format!("_sm90_d{head_dim}_"))[0];
             let bytes = |tokens: usize| tokens * head_dim * 2;
             let copied: usize = (1..=tokens.div_ceil(rows))
                 .map(|tile| (tile * rows).next_multiple_of(tile_keys).min(tokens))
@@ -114,10 +120,7 @@ fn blocks_that_stay_take_many_tiles() {
         for head_dim in [64, 128, 256] {
             // 150 heads of two tiles, more than twice the multiprocessors.
             let problem = Problem {
-                params: Attention {
-                    causal: true,
-                    ..Default::default()
-                },
+                params: causal(),
                 ..dense(1, 150, 193, 333, head_dim)
             };
             let outcome = agree::<bf16>(device, &problem);
@@ -135,10 +138,6 @@ fn plan_of(problem: &Problem, dtype: DType) -> String {
 
 #[test]
 fn a_plan_says_why_it_leaves_the_kernels_out() {
-    let causal = Attention {
-        causal: true,
-        ..Default::default()
-    };
     let vit = plan_of(&dense(64, 12, 197, 197, 64), DType::BF16);
     assert_eq!(
         vit,
@@ -151,7 +150,7 @@ fn a_plan_says_why_it_leaves_the_kernels_out() {
     let single = plan_of(&dense(1, 12, 197, 197, 64), DType::BF16);
     assert!(single.contains("<<<[48, 1, 1], [384, 1, 1]"), "{single}");
     let long = Problem {
-        params: causal,
+        params: causal(),
         ..dense(2, 16, 8192, 8192, 128)
     };
     let long = plan_of(&long, DType::F16);
