@@ -100,18 +100,21 @@ struct ShortConsumer {
   __device__ __forceinline__ void write_queries(int n, int first, int head, T* dq) const {
     const Sequence& sequence = job.sequence;
     float sums[1][D / 8][4] = {};
-    pin(sums[0]);
-    begin_products();
     const Operand slopes = down_rows(slopes_tile().block(group).address, Slopes::kBlockBytes);
-    const int steps = (job.live + kGroupRows - 1) / kGroupRows * (kGroupRows / 16);
-    for (int step = 0; step < steps; ++step) {
-      const Operand keys = down_rows(shared.near_rows(0).address, Short::kUnitBytes);
-      const int bytes = step * 16 * kBoxRowBytes;
-      multiply_turned_async(sums[0], slopes.advance(bytes), keys.advance(bytes), T());
+    const Operand keys = down_rows(shared.near_rows(0).address, Short::kUnitBytes);
+#pragma unroll 1
+    for (int key = 0; key < job.live; key += kGroupRows) {
+      pin(sums[0]);
+      begin_products();
+#pragma unroll
+      for (int step = 0; step < kGroupRows / 16; ++step) {
+        const int bytes = (key + step * 16) * kBoxRowBytes;
+        multiply_turned_async(sums[0], slopes.advance(bytes), keys.advance(bytes), T());
+      }
+      commit_products();
+      wait_for_products<0>();
+      pin(sums[0]);
     }
-    commit_products();
-    wait_for_products<0>();
-    pin(sums[0]);
     const int row = first + warp_row();
     const long long stride = scalars.dq.token;
     const auto place = shared.near_columns(n).from_row(group * kGroupRows + warp_row());

@@ -9,11 +9,5 @@ pub mod layers;
 pub mod resnet;
 pub mod retinanet;
 pub mod transformer;
-mod detection;
-pub mod fpn;
-pub mod layers;
-pub mod resnet;
-pub mod retinanet;
-pub mod transformer;
 
 pub use detection::Detection;

@@ -9,7 +9,11 @@ use ocelli::Float;
 use ptxsim::report::LaunchReport;
 
 /// The launches of a problem on the simulator.
-pub(super) fn launches<T: Float>(device: &Cuda, problem: &Problem, method: &str) -> Vec<LaunchReport> {
+pub(super) fn launches<T: Float>(
+    device: &Cuda,
+    problem: &Problem,
+    method: &str,
+) -> Vec<LaunchReport> {
     let outcome = run::<T>(device, problem);
     assert!(outcome.plan.contains(method), "{}", outcome.plan);
     outcome.reports
