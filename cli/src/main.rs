@@ -26,8 +26,6 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Find objects in image files.
-    Detect(detect::Options),
     /// Embed texts: one vector each, near to those of texts that mean the same.
     Embed(embed::Options),
     /// Find objects in image files.
@@ -42,7 +40,6 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Detect(options) => detect::run(&options),
         Command::Embed(options) => embed::run(&options),
         Command::Detect(options) => detect::run(&options),
         Command::Infer(options) => infer::run(&options),
