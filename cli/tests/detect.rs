@@ -239,7 +239,7 @@ fn mistakes_are_one_clear_line() {
     for (errors, part) in [
         (
             run("yolo", &weights, &image, &[]),
-            "unknown model `yolo`; known: retinanet",
+            "unknown model `yolo`; known: cornernet, retinanet",
         ),
         (
             run("retinanet", &weights, &image, &[]),
