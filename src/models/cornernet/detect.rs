@@ -173,8 +173,8 @@ impl Detector {
         {
             return Err(Error::input(MODEL, "cell", "a number above 0", cell));
         }
-        let cells = STRIDE << self.model.config().hourglass.depth();
-        let frame = Frame::new([height, width], cells);
+        let multiple = STRIDE << self.model.config().hourglass.depth();
+        let frame = Frame::new([height, width], multiple);
         let pixels = image.to_dtype(DType::F32)?.to_vec::<f32>()?;
         let mut framed = frame.surround(&pixels, &self.rule);
         let mut images = 1;
@@ -235,9 +235,9 @@ struct Frame {
 }
 
 impl Frame {
-    /// Extents of a whole number of `cells`, a power of two, less one pixel.
-    fn new(image: [usize; 2], cells: usize) -> Self {
-        let framed = image.map(|extent| extent | (cells - 1));
+    /// Extents one less than a multiple of `multiple`, a power of two.
+    fn new(image: [usize; 2], multiple: usize) -> Self {
+        let framed = image.map(|extent| extent | (multiple - 1));
         let before = [0, 1].map(|axis| framed[axis] / 2 - image[axis] / 2);
         Self {
             image,
