@@ -11,6 +11,8 @@ use crate::{Error, Result, Tensor};
 
 /// PyTorch's default of a batch norm.
 const EPSILON: f64 = 1e-5;
+/// Extents double at each scale: more would not fit a tensor.
+const MOST_SCALES: usize = 16;
 
 /// Extents of a stacked hourglass network. The default is Hourglass-104.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,8 +76,9 @@ impl HourglassConfig {
 
     fn check(&self) -> Result<()> {
         let (widths, blocks) = (self.widths.len(), self.blocks.len());
-        if widths < 2 || widths != blocks || self.blocks.contains(&0) {
-            let rule = "at least 1 at each of 2 or more scales, as many as widths";
+        let scales = 2..=MOST_SCALES;
+        if !scales.contains(&widths) || widths != blocks || self.blocks.contains(&0) {
+            let rule = "at least 1 at each of 2 to 16 scales, as many as widths";
             return Err(Error::input(
                 "hourglass",
                 "blocks",

@@ -106,6 +106,22 @@ impl DetectionRule {
 ///
 /// Different from the official code: scores that are not above the threshold of soft-NMS, 0.001, never count, whereas it
 /// tests only boxes that overlap a better one; it has no choice of scales, each image is searched at its own.
+///
+/// # Example
+/// ```no_run
+/// use ocelli::io::Weights;
+/// use ocelli::models::cornernet::Detector;
+/// use ocelli::{DType, Device, Tensor};
+///
+/// let mut weights = Weights::open("cornernet.safetensors", &Device::Cpu, DType::F32)?;
+/// let detector = Detector::open(&mut weights)?;
+/// weights.finish()?;
+/// let image = Tensor::zeros(&[480, 640, 3], DType::F32, &Device::Cpu)?; // 0 is black, 1 is white
+/// for found in detector.detect(&image)? {
+///     println!("class {} at {:?}: {}", found.class, found.corners, found.score);
+/// }
+/// # Ok::<(), ocelli::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Detector {
     /// The network.
@@ -137,10 +153,9 @@ impl Detector {
         let heads = self.model.forward(&batch)?;
         let (top_left, bottom_right) = (heads.top_left.maps(), heads.bottom_right.maps());
         let found = corner_decode(top_left, bottom_right, &self.rule.decode)?;
-        let &[_, height, width, _] = heads.top_left.heat.shape() else {
-            unreachable!("corner_decode takes [B, H, W, K] alone");
-        };
-        self.join(frame.boxes(&found, [height, width], &self.rule)?)
+        let shape = heads.top_left.heat.shape();
+        let grid = [shape[1], shape[2]];
+        self.join(frame.boxes(&found, grid, &self.rule)?)
     }
 
     /// What the network sees of an image, `[1 or 2, H', W', 3]`, and where in it the image lies.
@@ -158,8 +173,8 @@ impl Detector {
         {
             return Err(Error::input(MODEL, "cell", "a number above 0", cell));
         }
-        let cells = STRIDE << self.model.config().hourglass.depth();
-        let frame = Frame::new([height, width], cells);
+        let multiple = STRIDE << self.model.config().hourglass.depth();
+        let frame = Frame::new([height, width], multiple);
         let pixels = image.to_dtype(DType::F32)?.to_vec::<f32>()?;
         let mut framed = frame.surround(&pixels, &self.rule);
         let mut images = 1;
@@ -220,9 +235,9 @@ struct Frame {
 }
 
 impl Frame {
-    /// Extents of a whole number of `cells`, a power of two, less one pixel.
-    fn new(image: [usize; 2], cells: usize) -> Self {
-        let framed = image.map(|extent| extent | (cells - 1));
+    /// Extents one less than a multiple of `multiple`, a power of two.
+    fn new(image: [usize; 2], multiple: usize) -> Self {
+        let framed = image.map(|extent| extent | (multiple - 1));
         let before = [0, 1].map(|axis| framed[axis] / 2 - image[axis] / 2);
         Self {
             image,

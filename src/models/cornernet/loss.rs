@@ -16,8 +16,7 @@ const OP: &str = "cornernet loss";
 pub struct LossRule {
     /// How boxes become targets.
     pub targets: CornerTargets,
-    /// Exponents and clamp of the heatmaps' focal loss. What its normalizer is does not matter: the number of positives
-    /// is taken.
+    /// Exponents and clamp of the heatmaps' focal loss; its normalizer multiplies the number of positives.
     pub heat: HeatmapFocalLoss,
     /// Weights of pull and push.
     pub embedding: CornerEmbeddingLoss,
@@ -165,7 +164,8 @@ impl Batch<'_> {
 
     fn heat(&self, number: usize, logits: &Tensor) -> Result<(f32, Tensor)> {
         let params = HeatmapFocalLoss {
-            normalizer: self.positives[number].max(1) as f32 / self.share,
+            normalizer: self.rule.heat.normalizer * self.positives[number].max(1) as f32
+                / self.share,
             ..self.rule.heat
         };
         let targets = HeatmapTargets::Map(&self.targets[number].heat);
