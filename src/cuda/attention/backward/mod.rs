@@ -219,10 +219,11 @@ fn launch_stage<T: Float>(
         (Role::Bias, None) => return Ok(()),
     };
     // SAFETY: each kernel takes the maps where it has boxes, and the two structs, by value, and then
-    // the pointers of its role, in this order. They, and the copy engine, stay within the layouts, whose spans the buffers were checked to hold at
-    // 16-byte alignment; bias, lengths, offsets, log-sum-exps and their gradient have the lengths
-    // that the geometry gives, the workspace holds both kinds of statistics, and what the integers
-    // say is clamped to the extents. The gradients' addresses are those of `dqkv`, borrowed here.
+    // the pointers of its role, in this order. They, and the copy engine, stay within the layouts,
+    // whose spans the buffers were checked to hold at 16-byte alignment; bias, lengths, offsets,
+    // log-sum-exps and their gradient have the lengths that the geometry gives, the workspace holds
+    // both kinds of statistics, and what the integers say is clamped to the extents. The gradients'
+    // addresses are those of `dqkv`, borrowed here.
     unsafe { builder.launch(stage.launch.config()) }.map_err(driver_error("launching a kernel"))?;
     Ok(())
 }
