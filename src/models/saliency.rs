@@ -123,6 +123,9 @@ impl Fitted {
     /// When the image has another shape or type, or no pixels.
     pub fn new(image: &Tensor, extent: usize) -> Result<Self> {
         let [height, width] = pixel_extents(OP, image)?;
+        if extent == 0 {
+            return Err(Error::input(OP, "extent", "at least 1", extent));
+        }
         let longer = height.max(width);
         let extents = [height, width].map(|size| (size * extent / longer).max(1));
         let step = [

@@ -129,6 +129,34 @@ impl Config {
     pub fn extents(&self) -> [usize; 2] {
         self.patch.map(|patch| patch * self.grid)
     }
+
+    /// Checks what divides, and what makes up sizes before any tensor is at hand.
+    fn check(&self) -> Result<()> {
+        /// No model comes near it, and all products of two sizes fit 32 bits.
+        const LIMIT: usize = (1 << 16) - 1;
+        let [rows, columns] = self.patch;
+        for (argument, value) in [
+            ("patch", rows),
+            ("channels", self.channels),
+            ("grid", self.grid),
+            ("width", self.width),
+            ("registers", 1 + self.registers.min(LIMIT)),
+        ] {
+            if !(1..=LIMIT).contains(&value) {
+                let rule = format!("at least 1 and at most {LIMIT}");
+                return Err(Error::input(OP, argument, rule, value));
+            }
+        }
+        if rows != columns {
+            return Err(Error::input(
+                OP,
+                "patch",
+                "square",
+                format!("{rows} x {columns}"),
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// The side of the square of patches that positions are for, and whether there is one more for the class token.
@@ -217,6 +245,7 @@ impl Vit {
     /// # Errors
     /// From the device. What is wrong with the file, `weights.finish()` says.
     pub fn load(weights: &mut Weights, config: &Config) -> Result<Self> {
+        config.check()?;
         let names = config.naming.names();
         let name = |name: &str| format!("{}{name}", config.prefix);
         let unused = [
@@ -241,12 +270,6 @@ impl Vit {
             stride: patch[0],
             ..Conv2d::default()
         };
-        if patch[0] != patch[1] {
-            weights.fault(format!(
-                "patches are {} x {}, not square",
-                patch[0], patch[1]
-            ));
-        }
         let extents = [width, channels, patch[0], patch[1]];
         let blocks = (0..config.depth).map(|index| Block::load(weights, config, index));
         let blocks = blocks.collect::<Result<Vec<_>>>()?;
@@ -257,10 +280,12 @@ impl Vit {
                 .zip(tokens)
                 .map(|(class, tokens)| [class, tokens].concat());
         }
+        let complete = prefix.is_some();
         let prefix = weights.host_tensor(prefix, &[1 + config.registers, width])?;
         let learned = config.grid * config.grid + usize::from(config.class_position);
         let learned = weights.values(&name(names.positions), &[1, learned, width]);
-        // A placeholder model is never run; its positions need not be there.
+        // Sizes that no tensor confirms are not to be allocated: such a model stays a placeholder.
+        let learned = learned.filter(|_| complete);
         let positions = weights.host_tensor(None, &[1, 1])?;
         let head = config
             .classes
@@ -276,10 +301,7 @@ impl Vit {
             head: head.transpose()?,
             learned: learned.unwrap_or_default(),
         };
-        match vit.learned.is_empty() {
-            true => Ok(vit),
-            false => vit.place_positions(config.extents()),
-        }
+        vit.place_positions(config.extents())
     }
 
     /// The sizes.
@@ -319,6 +341,9 @@ impl Vit {
 
     /// Lays out the positions of class token, registers and the patches of images of `extents`.
     fn place_positions(self, extents: [usize; 2]) -> Result<Self> {
+        if self.learned.is_empty() {
+            return Ok(Self { extents, ..self });
+        }
         let Config {
             patch,
             grid,

@@ -19,7 +19,7 @@ from torch import nn
 
 import golden
 
-WIDTH, HEADS, DEPTH, HIDDEN, PATCH, SIZE, CLASSES = 16, 2, 2, 24, 4, 16, 5
+WIDTH, HEADS, DEPTH, HIDDEN, PATCH, SIZE, CLASSES = 16, 2, 2, 24, 4, 16, 40
 QUERIES = [0, 7]
 
 
@@ -45,8 +45,9 @@ def published(model):
 def save(naming, model, run, tensors=lambda model: model.state_dict()):
     for name, tensor in model.named_parameters():
         gain = 1.0 if "norm" in name and name.endswith("weight") or "ln" in name and name.endswith("weight") else 0.0
-        nn.init.normal_(tensor, mean=gain, std=0.2)
-    inputs = {"image": torch.randn(2, SIZE, SIZE, 3), "other": torch.randn(2, 20, 24, 3)}
+        nn.init.normal_(tensor, mean=gain, std=0.25)
+    # The budget is PyTorch's largest error: of logits, two images would be two samples of a class token's.
+    inputs = {"image": torch.randn(6, SIZE, SIZE, 3), "other": torch.randn(6, 20, 24, 3)}
     path = pathlib.Path(__file__).with_name(f"vit_{naming}.py")
     golden.save(path, Golden(model.eval(), tensors), inputs, lambda golden, inputs: run(golden.model, *map(
         lambda image: image.permute(0, 3, 1, 2), (inputs["image"], inputs["other"]))))

@@ -185,7 +185,7 @@ fn files_of_other_models_are_errors() {
         .to_string();
     assert_eq!(
         error,
-        "vit: pos_embed must be [1, 1 + a square, 16], got [5]"
+        "vit: pos_embed must be [1, 1 + a square, 16], got [40]"
     );
 }
 
