@@ -551,6 +551,20 @@ def retinanet(device):
                 yield f"{name} [1, 480, 640, 3] f32", variant, timed(call, device)
 
 
+def vit(device):
+    model = torchvision.models.vit_b_16().eval().to(device)
+    cases = {"[1, 224, 224, 3] f32 B/16": (1, torch.float), "[32, 224, 224, 3] bf16 B/16": (32, torch.bfloat16)}
+    with torch.inference_mode():
+        for case, (images, dtype) in cases.items():
+            if device == "cpu" and images > 1:
+                continue
+            model.to(dtype)
+            image = torch.randn(images, 3, 224, 224, device=device, dtype=dtype)
+            yield f"vit {case}", "eager", timed(lambda: model(image), device)
+            if device == "cuda":
+                yield f"vit {case}", "compiled", timed(lambda call=torch.compile(model): call(image), device)
+
+
 CASES = [
     anchor_box_loss,
     anchor_decode,
@@ -567,6 +581,7 @@ CASES = [
     retinanet,
     sigmoid_focal_loss,
     soft_nms,
+    vit,
 ]
 
 

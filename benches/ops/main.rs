@@ -25,6 +25,7 @@ mod retinanet;
 mod sigmoid_focal_loss;
 mod soft_nms;
 mod timing;
+mod vit;
 
 use bench::Bench;
 
@@ -44,5 +45,6 @@ fn main() {
     retinanet::run(&mut bench);
     sigmoid_focal_loss::run(&mut bench);
     soft_nms::run(&mut bench);
+    vit::run(&mut bench);
     bench.finish();
 }

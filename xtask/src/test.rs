@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::cuda;
+use crate::pip;
 use crate::summary::Summary;
 use crate::workspace::{Workspace, shown};
 
@@ -89,7 +90,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     let mut report = vec![format!("kernels: {kernels}")];
     let mut ok = true;
     for device in [Device::SimSm80, Device::SimSm90a, Device::Gpu] {
-        if device == Device::Gpu && !cuda::runs("nvidia-smi", &["-L"]) {
+        if device == Device::Gpu && !pip::runs("nvidia-smi", &["-L"]) {
             total.skip("every test on a GPU: nvidia-smi finds none");
             continue;
         }

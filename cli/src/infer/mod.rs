@@ -3,7 +3,9 @@
 mod bert;
 mod cornernet;
 mod retinanet;
+mod saliency;
 mod transformer;
+mod vit;
 
 use crate::op::float_type;
 use crate::settings::Settings;
@@ -30,7 +32,9 @@ const MODELS: &[Model] = &[
     cornernet::MODEL,
     retinanet::V1,
     retinanet::V2,
+    saliency::MODEL,
     transformer::MODEL,
+    vit::MODEL,
 ];
 
 /// Arguments of `ocelli infer`.

@@ -89,6 +89,21 @@ impl SelfAttention {
         width: usize,
         heads: usize,
     ) -> Result<Self> {
+        Self::load_scaled(weights, projection, out, None, width, heads)
+    }
+
+    /// As [`load`](Self::load), with the layer's result multiplied by `<scale>` `[width]` where it is given.
+    ///
+    /// # Errors
+    /// From the device.
+    pub fn load_scaled(
+        weights: &mut Weights,
+        projection: &Projection,
+        out: &str,
+        scale: Option<&str>,
+        width: usize,
+        heads: usize,
+    ) -> Result<Self> {
         if heads == 0 || !width.is_multiple_of(heads) {
             weights.fault(format!("{heads} heads do not divide the width {width}"));
         }
@@ -97,7 +112,7 @@ impl SelfAttention {
             Linear::from_values(weights, matrix, [3 * width, width], Some((bias, 3 * width)))?;
         Ok(Self {
             projection,
-            out: Linear::load(weights, out, [width, width], true)?,
+            out: Linear::load_scaled(weights, out, [width, width], scale)?,
             heads,
             params: Attention::default(),
         })

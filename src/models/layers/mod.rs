@@ -6,10 +6,14 @@
 mod attention;
 mod convolution;
 mod norm;
+mod rows;
+mod transposed;
 
 pub use attention::{MultiheadAttention, Projection, SelfAttention};
 pub use convolution::Convolution;
 pub use norm::{GroupNorm, LayerNorm};
+pub use rows::rows;
+pub use transposed::TransposedConvolution;
 
 use crate::error::Result;
 use crate::io::Weights;
@@ -40,6 +44,34 @@ impl Linear {
             .then(|| weights.values(&format!("{prefix}.bias"), &[outputs]))
             .map(|values| (values, outputs));
         Self::from_values(weights, matrix, [outputs, inputs], bias)
+    }
+
+    /// Loads a linear layer with bias and the factors `<scale>` `[outputs]` that its result is multiplied by, as one:
+    /// rows of the matrix and the bias are scaled. `None` stands for factors of 1.
+    ///
+    /// # Errors
+    /// From the device.
+    pub fn load_scaled(
+        weights: &mut Weights,
+        prefix: &str,
+        extents: [usize; 2],
+        scale: Option<&str>,
+    ) -> Result<Self> {
+        let Some(scale) = scale else {
+            return Self::load(weights, prefix, extents, true);
+        };
+        let [outputs, inputs] = extents;
+        let factors = weights.values(scale, &[outputs]);
+        let mut scaled = |name: &str, shape: &[usize], row: usize| {
+            let mut values = weights.values(&format!("{prefix}.{name}"), shape)?;
+            for (values, factor) in values.chunks_exact_mut(row.max(1)).zip(factors.as_ref()?) {
+                values.iter_mut().for_each(|value| *value *= factor);
+            }
+            Some(values)
+        };
+        let matrix = scaled("weight", &extents, inputs);
+        let bias = scaled("bias", &[outputs], 1);
+        Self::from_values(weights, matrix, extents, Some((bias, outputs)))
     }
 
     /// Lays out values that are at hand; `bias` has its length beside it.

@@ -5,5 +5,7 @@ mod golden;
 mod bert;
 mod cornernet;
 mod retinanet;
+mod saliency;
 mod self_attention;
 mod transformer;
+mod vit;
