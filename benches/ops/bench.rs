@@ -4,6 +4,7 @@ use crate::measured::{Measured, cpu, gpu};
 use crate::timing::time;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use ocelli::Device;
+use std::time::Duration;
 
 /// What one call must do at least.
 #[derive(Clone, Copy)]
