@@ -67,8 +67,8 @@ impl Demo<'_> {
     fn digits(&self, architecture: &str) -> Result<bool> {
         let weights = self
             .assets
-            .join(format!("{architecture}-digits.safetensors"));
-        let scenes = self.assets.join("scenes");
+            .join(format!("{architecture}_digits.safetensors"));
+        let scenes = self.assets.join("digits");
         if !weights.exists() || !scenes.exists() {
             println!(
                 "\n{architecture}: passed over, there is no {}",
