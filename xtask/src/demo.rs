@@ -79,7 +79,7 @@ impl Demo<'_> {
         let mut command = self.command("detect", &weights);
         command.arg("--model").arg(architecture).arg(scenes);
         command.arg("--out").arg(self.out.join(architecture));
-        self.run(command.args(["--repeat", "3"]))
+        self.run(command.args(["--repeat", "1"]))
     }
 
     fn saliency(&self) -> Result<bool> {
@@ -103,6 +103,7 @@ impl Demo<'_> {
             .arg("--model")
             .arg(self.weights.join("minilm"));
         command.arg("--matrix").arg(self.out.join("similarity.png"));
+        command.arg("--json").arg(self.out.join("embeddings.json"));
         self.run(command.args(SENTENCES))
     }
 
