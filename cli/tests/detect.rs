@@ -105,7 +105,16 @@ fn a_folder_with_an_unreadable_image_is_gone_through_to_its_end() {
         "--weights",
     ];
     let more = [
-        &weights, &folder, "--json", &json, "--out", &out, "--repeat", "2",
+        &weights,
+        &folder,
+        "--json",
+        &json,
+        "--out",
+        &out,
+        "--repeat",
+        "2",
+        "--show-above",
+        "0.06",
     ];
     let run = ocelli(&[&common[..], &more[..]].concat());
     assert!(!run.status.success());

@@ -63,6 +63,9 @@ pub struct Options {
     /// Results in COCO's form; appears whole or not at all.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw and print only what scores above this; the results have all that the model gives.
+    #[arg(long, value_name = "SCORE", default_value_t = 0.3)]
+    show_above: f32,
     /// Detect so many times in each image, and print the median time, reading and drawing left out.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     repeat: Option<u32>,
@@ -96,6 +99,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut run = Run {
         detector: detector.as_ref(),
         bar: progress::bar("images", files.len()),
+        show_above: options.show_above,
         results: Vec::new(),
         unreadable: 0,
     };
@@ -123,6 +127,7 @@ pub fn run(options: &Options) -> Result<()> {
 struct Run<'a> {
     detector: &'a dyn Detector,
     bar: ProgressBar,
+    show_above: f32,
     /// In COCO's form.
     results: Vec<Value>,
     unreadable: usize,
@@ -150,7 +155,9 @@ impl Run<'_> {
             let milliseconds = time.as_secs_f64() * 1e3;
             format!(" ({milliseconds:.1} ms)")
         });
-        let summary = format!("{}: {}{time}", file.display(), self.summary(&found));
+        let shown = found.iter().filter(|found| found.score > self.show_above);
+        let shown: Vec<_> = shown.copied().collect();
+        let summary = format!("{}: {}{time}", file.display(), self.summary(&shown));
         self.bar.suspend(|| println!("{summary}"));
         for detection in &found {
             let [x1, y1, x2, y2] = detection.corners;
@@ -163,7 +170,7 @@ impl Run<'_> {
             }));
         }
         match picture {
-            Some(path) => self.draw(&mut image, &found, path),
+            Some(path) => self.draw(&mut image, &shown, path),
             None => Ok(()),
         }
     }
