@@ -3,7 +3,7 @@
 use super::bench::{Bench, Cost};
 use ocelli::io::{Weights, write_tensors};
 use ocelli::models::vit::{Config, Vit};
-use ocelli::testing::Data;
+use ocelli::testing::strategy::Data;
 use ocelli::{DType, Device, Result, Tensor};
 use std::path::{Path, PathBuf};
 
