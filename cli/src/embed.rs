@@ -10,7 +10,7 @@ use ocelli::models::bert::{self, Bert, Config, Padding};
 use ocelli::{DType, Device, Tensor};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use tokenizers::{Encoding, Tokenizer, TruncationParams};
+use tokenizers::{Encoding, PostProcessor, Tokenizer, TruncationParams};
 
 /// Texts that go through the model at once: enough to fill a processor, few enough that a long one among them costs
 /// little padding.
@@ -147,6 +147,11 @@ impl Embedder {
 fn open_tokenizer(path: &Path, positions: usize) -> Result<Tokenizer> {
     let named = |error| anyhow!("{}: {error}", path.display());
     let mut tokenizer = Tokenizer::from_file(path).map_err(named)?;
+    let around = tokenizer.get_post_processor();
+    let around = around.map_or(0, |around| around.added_tokens(false));
+    if positions <= around {
+        bail!("the model has {positions} positions, which the {around} tokens around a text fill");
+    }
     let truncation = TruncationParams {
         max_length: positions,
         ..TruncationParams::default()

@@ -112,7 +112,7 @@ fn a_batch_gives_what_each_text_gives_alone() {
             embedding.len() == 32 && (norm - 1.0).abs() <= 1e-6,
             "{text}: {norm}"
         );
-        assert_eq!(&embeddings(&model, &[text])[0], embedding, "{text}");
+        assert_eq!(&embeddings(&model, &[*text])[0], embedding, "{text}");
     }
     assert_ne!(together[0], together[1]);
 }

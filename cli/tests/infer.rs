@@ -73,7 +73,7 @@ fn the_transformer_is_the_librarys() {
     let run = files.infer(
         "transformer",
         "out",
-        &[&options, &["--device", "cpu"][..]].concat(),
+        &[&options[..], &["--device", "cpu"][..]].concat(),
     );
     assert_success(&run);
     let mut weights = files.weights();
