@@ -80,7 +80,7 @@ mod tests {
         let mut image = RgbImage::new(100, 60);
         detection(&mut image, [20.0, 30.0, 70.0, 50.0], 1, "one 0.9");
         let colour = COLOURS[1];
-        for (x, y) in [(20, 30), (69, 30), (20, 49), (69, 49), (45, 30), (20, 25)] {
+        for (x, y) in [(20, 30), (69, 30), (20, 49), (69, 49), (45, 30), (20, 20)] {
             assert_eq!(*image.get_pixel(x, y), colour, "{x}, {y}");
         }
         assert_eq!(*image.get_pixel(45, 40), Rgb([0; 3]));

@@ -179,8 +179,8 @@ impl Bert {
         mask: &AttentionMask<'_>,
     ) -> Result<Tensor> {
         let embedded = self.embed(input_ids, token_types)?;
-        let layers = self.layers.iter();
-        layers.fold(Ok(embedded), |x, layer| layer.forward(&x?, mask))
+        let mut layers = self.layers.iter();
+        layers.try_fold(embedded, |x, layer| layer.forward(&x, mask))
     }
 
     /// `[B, N, D]`.

@@ -163,7 +163,7 @@ fn a_plan_says_why_it_leaves_the_kernels_out() {
     );
     let reason = |problem: &Problem, dtype, reason: &str| {
         let plan = plan_of(problem, dtype);
-        assert!(plan.ends_with(reason), "{plan}");
+        assert!(plan.contains(reason), "{plan}");
     };
     let dropout = Attention {
         dropout: Some(Dropout {
