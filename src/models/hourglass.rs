@@ -337,7 +337,7 @@ impl StackedHourglass {
         let scales: Vec<[usize; 2]> = (config.widths.iter().zip(&config.blocks))
             .map(|(&width, &blocks)| [width, blocks])
             .collect();
-        let mut stack = |s: usize| {
+        let stack = |s: usize| {
             let features = config.features;
             Ok(Stack {
                 hourglass: Hourglass::load(weights, &format!("kps.{s}"), &scales)?,
@@ -347,7 +347,7 @@ impl StackedHourglass {
                     .transpose()?,
             })
         };
-        let stacks = (0..config.stacks).map(&mut stack).collect::<Result<_>>()?;
+        let stacks = (0..config.stacks).map(stack).collect::<Result<_>>()?;
         Ok(Self { stem, stacks })
     }
 

@@ -277,14 +277,13 @@ impl Frame {
         for (image, &count) in counts.iter().enumerate() {
             let first = image * rule.decode.num_dets;
             for at in first..first + count as usize {
-                if !(scores[at] > rule.score_threshold) {
-                    continue;
+                if scores[at] > rule.score_threshold {
+                    let cells = [0, 1, 2, 3].map(|side| boxes[4 * at + side]);
+                    let pixels = self.pixels(cells, image == 1, grid, rule.cell);
+                    all.boxes.push(pixels);
+                    all.scores.push(scores[at]);
+                    all.classes.push(classes[at]);
                 }
-                let cells = [0, 1, 2, 3].map(|side| boxes[4 * at + side]);
-                all.boxes
-                    .push(self.pixels(cells, image == 1, grid, rule.cell));
-                all.scores.push(scores[at]);
-                all.classes.push(classes[at]);
             }
         }
         Ok(all)
