@@ -61,11 +61,14 @@ impl Golden {
     }
 
     /// The budget rule: no error may be more than twice the largest of PyTorch's in the same type, and a floor of 16 units
-    /// in the last place in f32, 1 in the narrower types.
+    /// in the last place in f32, 1 in the narrower types. In f32 on CUDA four times: products are sums of tf32 products on
+    /// tensor cores, which cut off what PyTorch's processor rounds, an error twice as large.
     pub fn check(&self, name: &str, actual: &Tensor, target: &Target) {
         let dtype = actual.dtype().name();
         let (shape, exact) = self.doubles(&format!("out.{name}"));
-        let twice = 2.0 * self.doubles(&format!("error.{dtype}.{name}")).1[0];
+        let is_cut_off = actual.dtype() == DType::F32 && !matches!(target, Target::Cpu);
+        let times = if is_cut_off { 4.0 } else { 2.0 };
+        let budget = times * self.doubles(&format!("error.{dtype}.{name}")).1[0];
         let floor = match actual.dtype() {
             DType::F32 => 16.0 * f64::from(f32::EPSILON),
             DType::F16 => f64::from(half::f16::EPSILON),
@@ -79,7 +82,7 @@ impl Golden {
             .unwrap();
         for (index, (&actual, exact)) in actual.iter().zip(exact).enumerate() {
             let error = (f64::from(actual) - exact).abs();
-            let allowed = twice + floor * exact.abs();
+            let allowed = budget + floor * exact.abs();
             assert!(
                 error <= allowed,
                 "{name}[{index}] in {dtype} on {}: {actual}, must be {exact} within {allowed}",
