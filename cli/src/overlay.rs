@@ -29,7 +29,12 @@ pub fn overlay(image: &RgbImage, map: &[f32]) -> RgbImage {
 
 /// The colour of a value; NaN and what lies below 0 are dark, what lies above 1 light.
 fn colour(value: f32) -> Rgb<u8> {
-    let place = value.max(0.0).min(1.0) * (RAMP.len() - 1) as f32;
+    let value = if value.is_nan() {
+        0.0
+    } else {
+        value.clamp(0.0, 1.0)
+    };
+    let place = value * (RAMP.len() - 1) as f32;
     let below = (place as usize).min(RAMP.len() - 2);
     let part = place - below as f32;
     let mixed = |channel: usize| {

@@ -53,10 +53,10 @@ pub(super) fn finish<V: Product, T: Float>(
 ) -> [f32; QUERIES] {
     let width = place.tile.width();
     let bias = transpose_bias::<V, T>(problem, place, bias);
-    let slopes = slopes.filter(|_| problem.softcap != 0.0).map(|slopes| {
+    let mut slopes = slopes.filter(|_| problem.softcap != 0.0);
+    if let Some(slopes) = &mut slopes {
         slopes.reshape(place.view.keys.end, width);
-        slopes
-    });
+    }
     let mut greatest = [f32::NEG_INFINITY; QUERIES];
     if problem.softcap == 0.0 && bias.is_none() && !place.view.is_masked {
         scale::<V>(problem.scale, place, scores, &mut greatest);

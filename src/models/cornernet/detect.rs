@@ -42,7 +42,7 @@ impl Default for DetectionRule {
         Self {
             blue_first: true,
             mean: [0.40789654, 0.44719302, 0.47026115],
-            deviation: [0.28863828, 0.27408164, 0.27809835],
+            deviation: [0.2886383, 0.27408164, 0.27809835],
             border: [0.0; 3],
             flip: true,
             cell: None,

@@ -195,7 +195,7 @@ impl Problem {
             values
         };
         let bias = self.bias.map_or(0, |[b, h]| b * h * self.queries);
-        let even = |token: &&usize| *token % 2 == 0;
+        let even = |token: &&usize| token.is_multiple_of(2);
         Data {
             q: tensor(queries, q_width, &mut self.nan_queries.iter()),
             k: tensor(keys, k_width, &mut self.nan_keys.iter().filter(even)),
