@@ -260,8 +260,14 @@ struct Attribute {
 impl ExtendedConfig {
     /// The shape and the stream, for launches and for occupancy queries.
     pub fn shape(&self) -> Result<Shape> {
+        /// More than CUDA 13 has kinds of attributes.
+        const MOST_ATTRIBUTES: usize = 64;
         let mut shape = Shape::new(self.grid, self.block, self.shared);
-        for attribute in self.attributes.get_many(self.count as usize)? {
+        let count = self.count as usize;
+        if count > MOST_ATTRIBUTES {
+            return Err(Status::INVALID_VALUE);
+        }
+        for attribute in self.attributes.get_many(count)? {
             let [x, y, z, ..] = attribute.value;
             match attribute.id {
                 2 => shape.cooperative = x != 0,
