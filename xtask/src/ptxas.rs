@@ -45,6 +45,15 @@ pub fn check(workspace: &Workspace) -> Result<bool> {
     Ok(faults.is_empty())
 }
 
+/// The name in a package id, `<address>#<name>@<version>`, or `<address>#<version>` where the address ends with the name.
+fn package_name(id: &str) -> &str {
+    let (address, rest) = id.split_once('#').unwrap_or((id, ""));
+    match rest.split_once('@') {
+        Some((name, _)) => name,
+        None => address.rsplit('/').next().unwrap_or(address),
+    }
+}
+
 /// Where the build script left the images and reports, or `None` where it had no compiler.
 fn images(workspace: &Workspace) -> Result<Option<PathBuf>> {
     let messages = workspace.build_messages(&["build", "--package=ocelli"])?;
@@ -52,7 +61,7 @@ fn images(workspace: &Workspace) -> Result<Option<PathBuf>> {
         message["reason"] == "build-script-executed"
             && message["package_id"]
                 .as_str()
-                .is_some_and(|id| id.contains("#ocelli@"))
+                .is_some_and(|id| package_name(id) == "ocelli")
     };
     let out = messages
         .iter()
@@ -143,6 +152,20 @@ fn compare(spills: &Spills, allowed: &Spills) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_package_id_has_a_name_wherever_the_checkout_lies() {
+        assert_eq!(
+            package_name("path+file:///home/x/main#ocelli@0.1.0"),
+            "ocelli"
+        );
+        assert_eq!(package_name("path+file:///home/x/ocelli#0.1.0"), "ocelli");
+        assert_eq!(
+            package_name("path+file:///home/ocelli/cli#ocelli-cli@0.1.0"),
+            "ocelli-cli"
+        );
+        assert_eq!(package_name("registry+https://x/index#half@2.7.1"), "half");
+    }
 
     const REPORT: &str = "ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function 'nms_keep' for 'sm_80'
