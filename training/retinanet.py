@@ -1,4 +1,10 @@
-"""A narrow RetinaNet with torchvision's structure and names: ResNet-18 of half the width, 64 pyramid channels."""
+"""A narrow RetinaNet with torchvision's structure and names: ResNet-18 of half the width, 64 pyramid channels, and the
+heads of `retinanet_resnet50_fpn_v2`, with group norm.
+
+The plain heads start with weights of 0.01. In 256 channels that keeps a third of a signal a layer, in 64 a sixth, and
+1,800 steps hardly move them (average precision 0.05)."""
+
+from functools import partial
 
 import torch
 from torch import nn
@@ -46,7 +52,7 @@ class RetinaNet(nn.Module):
         channels = [2 * WIDTH, 4 * WIDTH, 8 * WIDTH]
         last = LastLevelP6P7(PYRAMID, PYRAMID)
         self.backbone = BackboneWithFPN(NarrowResNet18(WIDTH), levels, channels, PYRAMID, extra_blocks=last)
-        self.head = tv.RetinaNetHead(PYRAMID, 9, classes)
+        self.head = tv.RetinaNetHead(PYRAMID, 9, classes, norm_layer=partial(nn.GroupNorm, 32))
         self.anchor_generator = anchors()
         self.matcher = tv.det_utils.Matcher(0.5, 0.4, allow_low_quality_matches=True)
         self.coder = tv.det_utils.BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))

@@ -31,8 +31,11 @@ impl Projection {
         }
     }
 
-    /// All three matrices `[3 D, D]` and biases `[3 D]`, one below the other.
-    fn values(&self, weights: &mut Weights, width: usize) -> [Option<Vec<f32>>; 2] {
+    /// All three matrices `[3 D, D]` and biases `[3 D]`, one below the other; `heads` must divide the width.
+    fn values(&self, weights: &mut Weights, width: usize, heads: usize) -> [Option<Vec<f32>>; 2] {
+        if heads == 0 || !width.is_multiple_of(heads) {
+            weights.fault(format!("{heads} heads do not divide the width {width}"));
+        }
         match self {
             Projection::Packed { weight, bias } => [
                 weights.values(weight, &[3 * width, width]),
@@ -104,16 +107,14 @@ impl SelfAttention {
         width: usize,
         heads: usize,
     ) -> Result<Self> {
-        if heads == 0 || !width.is_multiple_of(heads) {
-            weights.fault(format!("{heads} heads do not divide the width {width}"));
-        }
-        let [matrix, bias] = projection.values(weights, width);
+        let [matrix, bias] = projection.values(weights, width, heads);
         let projection =
             Linear::from_values(weights, matrix, [3 * width, width], Some((bias, 3 * width)))?;
         Ok(Self {
             projection,
             out: Linear::load_scaled(weights, out, [width, width], scale)?,
-            heads,
+            // 0 is a fault that `Weights::finish` reports.
+            heads: heads.max(1),
             params: Attention::default(),
         })
     }
@@ -187,10 +188,7 @@ impl MultiheadAttention {
         width: usize,
         heads: usize,
     ) -> Result<Self> {
-        if heads == 0 || !width.is_multiple_of(heads) {
-            weights.fault(format!("{heads} heads do not divide the width {width}"));
-        }
-        let [matrix, bias] = projection.values(weights, width);
+        let [matrix, bias] = projection.values(weights, width, heads);
         let part = |index: usize| {
             let rows = |values: &Option<Vec<f32>>, row: usize| {
                 let (from, to) = (index * width * row, (index + 1) * width * row);
@@ -204,7 +202,7 @@ impl MultiheadAttention {
             key: part(1)?,
             value: part(2)?,
             out: Linear::load(weights, out, [width, width], true)?,
-            heads,
+            heads: heads.max(1),
         })
     }
 

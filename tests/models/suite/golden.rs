@@ -2,6 +2,8 @@
 
 use crate::device::{Target, targets};
 use ocelli::io::{TensorFile, Weights};
+use ocelli::testing::budget::Budget;
+use ocelli::testing::compare::within;
 use ocelli::{DType, Tensor};
 use safetensors::SafeTensors;
 
@@ -60,34 +62,26 @@ impl Golden {
         (view.shape().to_vec(), values.collect())
     }
 
-    /// The budget rule: no error may be more than twice the largest of PyTorch's in the same type, and a floor of 16 units
-    /// in the last place in f32, 1 in the narrower types. In f32 on CUDA four times: products are sums of tf32 products on
-    /// tensor cores, which cut off what PyTorch's processor rounds, an error twice as large.
+    /// The budget rule of [`Budget::of_sums`], with PyTorch's largest error in the same type as the naive one of every
+    /// element, and the largest element as what the terms of each add up to, which nobody knows.
     pub fn check(&self, name: &str, actual: &Tensor, target: &Target) {
-        let dtype = actual.dtype().name();
+        let dtype = actual.dtype();
         let (shape, exact) = self.doubles(&format!("out.{name}"));
-        let is_cut_off = actual.dtype() == DType::F32 && !matches!(target, Target::Cpu);
-        let times = if is_cut_off { 4.0 } else { 2.0 };
-        let budget = times * self.doubles(&format!("error.{dtype}.{name}")).1[0];
-        let floor = match actual.dtype() {
-            DType::F32 => 16.0 * f64::from(f32::EPSILON),
-            DType::F16 => f64::from(half::f16::EPSILON),
-            _ => f64::from(half::bf16::EPSILON),
-        };
+        let (_, error) = self.doubles(&format!("error.{}.{name}", dtype.name()));
         assert_eq!(actual.shape(), shape, "{name}");
+        let largest = exact
+            .iter()
+            .fold(0.0, |largest: f64, x| largest.max(x.abs()));
+        let naive: Vec<f64> = exact.iter().map(|x| x + error[0]).collect();
+        let budget = Budget::of_sums(&exact, &vec![largest; exact.len()], &naive, dtype);
         let actual = actual
             .to_dtype(DType::F32)
             .unwrap()
             .to_vec::<f32>()
             .unwrap();
-        for (index, (&actual, exact)) in actual.iter().zip(exact).enumerate() {
-            let error = (f64::from(actual) - exact).abs();
-            let allowed = budget + floor * exact.abs();
-            assert!(
-                error <= allowed,
-                "{name}[{index}] in {dtype} on {}: {actual}, must be {exact} within {allowed}",
-                target.device()
-            );
+        let actual: Vec<f64> = actual.into_iter().map(f64::from).collect();
+        if let Err(mismatch) = within(&actual, &exact, &budget) {
+            panic!("{name} in {dtype} on {}: {mismatch}", target.device());
         }
     }
 }

@@ -91,42 +91,27 @@ macro_rules! single {
 type Symbols = [Option<&'static str>; 3];
 
 impl Family {
-    /// Owns keys, streams queries and their two statistics.
-    const fn keys(
+    /// Owns keys and streams queries with their two statistics, or owns queries and streams keys.
+    const fn streaming(
+        role: Role,
         symbols: Symbols,
         columns: usize,
         tile: [usize; 2],
         warps: usize,
         reason: &'static str,
     ) -> Self {
+        let (image, statistics) = match role {
+            Role::Keys => ("attention/backward_keys_sm80", 2),
+            _ => ("attention/backward_queries_sm80", 0),
+        };
         Self {
-            role: Role::Keys,
-            image: "attention/backward_keys_sm80",
+            role,
+            image,
             symbols,
             columns,
             tile,
             warps,
-            shared_bytes: streamed(columns, tile, 2),
-            reason,
-        }
-    }
-
-    /// Owns queries, streams keys.
-    const fn queries(
-        symbols: Symbols,
-        columns: usize,
-        tile: [usize; 2],
-        warps: usize,
-        reason: &'static str,
-    ) -> Self {
-        Self {
-            role: Role::Queries,
-            image: "attention/backward_queries_sm80",
-            symbols,
-            columns,
-            tile,
-            warps,
-            shared_bytes: streamed(columns, tile, 0),
+            shared_bytes: streamed(columns, tile, statistics),
             reason,
         }
     }
@@ -187,13 +172,62 @@ const ROWS: Family = Family {
 
 pub(super) const FAMILIES: [Family; 20] = [
     ROWS,
-    Family::keys(halves!("keys_d64"), 64, [128, 64], 4, SHARED_OPERANDS),
-    Family::keys(halves!("keys_d128"), 128, [128, 32], 8, REGISTERS),
-    Family::keys(halves!("dk_d256"), 256, [64, 16], 4, ONE_GRADIENT),
-    Family::keys(halves!("dv_d256"), 256, [64, 16], 4, ONE_GRADIENT),
-    Family::queries(halves!("queries_d64"), 64, [128, 64], 4, SHARED_OPERANDS),
-    Family::queries(halves!("queries_d128"), 128, [128, 32], 8, NARROW_SCORES),
-    Family::queries(halves!("queries_d256"), 256, [64, 16], 4, REGISTERS),
+    Family::streaming(
+        Role::Keys,
+        halves!("keys_d64"),
+        64,
+        [128, 64],
+        4,
+        SHARED_OPERANDS,
+    ),
+    Family::streaming(
+        Role::Keys,
+        halves!("keys_d128"),
+        128,
+        [128, 32],
+        8,
+        REGISTERS,
+    ),
+    Family::streaming(
+        Role::Keys,
+        halves!("dk_d256"),
+        256,
+        [64, 16],
+        4,
+        ONE_GRADIENT,
+    ),
+    Family::streaming(
+        Role::Keys,
+        halves!("dv_d256"),
+        256,
+        [64, 16],
+        4,
+        ONE_GRADIENT,
+    ),
+    Family::streaming(
+        Role::Queries,
+        halves!("queries_d64"),
+        64,
+        [128, 64],
+        4,
+        SHARED_OPERANDS,
+    ),
+    Family::streaming(
+        Role::Queries,
+        halves!("queries_d128"),
+        128,
+        [128, 32],
+        8,
+        NARROW_SCORES,
+    ),
+    Family::streaming(
+        Role::Queries,
+        halves!("queries_d256"),
+        256,
+        [64, 16],
+        4,
+        REGISTERS,
+    ),
     Family::bias(halves!("bias_d64"), 64, [64, 64], SCORES),
     Family::bias(halves!("bias_d128"), 128, [64, 64], SCORES),
     Family::bias(halves!("bias_d256"), 256, [64, 32], MEMORY),
