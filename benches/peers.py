@@ -359,7 +359,7 @@ def attention(device):
                 yield f"{case} backward", f"PyTorch {variant}", timed(backward, device)
 
 
-def retinanet(device):
+def anchors_of_levels(device):
     """Anchors of 800 x 1344 by torchvision's generator, level by level."""
     grids = [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)]
     sizes = tuple((s, int(s * 2 ** (1 / 3)), int(s * 2 ** (2 / 3))) for s in [32, 64, 128, 256, 512])
@@ -374,7 +374,7 @@ def anchor_decode(device):
 
     torchvision is given its anchors for nothing, and the logits in the order that it permutes the head's output to.
     """
-    anchors = retinanet(device)
+    anchors = anchors_of_levels(device)
     coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
     generator = torch.Generator(device).manual_seed(4)
     for images, dtype, name in [(1, torch.float32, "f32"), (1, torch.float16, "f16"), (8, torch.float16, "f16")]:
@@ -416,7 +416,7 @@ def anchor_decode(device):
 
 def match_anchors(device):
     """Yields (case, variant, seconds): box_iou and Matcher image by image, the anchors given for nothing."""
-    anchors = torch.cat(list(retinanet(device)))
+    anchors = torch.cat(list(anchors_of_levels(device)))
     matcher = Matcher(0.5, 0.4, allow_low_quality_matches=True)
     for images, count in [(1, 10), (1, 50), (1, 500), (8, 50)]:
         if device == "cpu" and images > 1:
@@ -436,7 +436,7 @@ def match_anchors(device):
 
 def anchor_box_loss(device):
     """Yields (case, variant, seconds): the matched rows of an image, loss and gradient; torchvision's anchors are given."""
-    anchors = torch.cat(list(retinanet(device)))
+    anchors = torch.cat(list(anchors_of_levels(device)))
     coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
     for kind, name in [("l1", "L1"), ("giou", "GIoU")]:
         generator = torch.Generator(device).manual_seed(7)

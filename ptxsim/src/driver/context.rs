@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
 
 use super::device::require_device;
@@ -36,7 +36,7 @@ pub struct Context {
 }
 
 impl Context {
-    fn new(flags: u32) -> Arc<Context> {
+    pub(super) fn new(flags: u32) -> Arc<Context> {
         static COUNT: AtomicUsize = AtomicUsize::new(1);
         let handle = Handle::fresh();
         Arc::new(Context {
@@ -95,43 +95,6 @@ impl Context {
         } else {
             Ok(())
         }
-    }
-}
-
-/// The primary context. It is made at the first retain; its handle stays the same for the life of
-/// the process, as with NVIDIA's driver: programs compare it.
-#[derive(Default)]
-pub struct PrimaryContext {
-    retained: Mutex<u32>,
-    flags: AtomicU32,
-    context: OnceLock<Arc<Context>>,
-}
-
-impl PrimaryContext {
-    fn retained(&self) -> MutexGuard<'_, u32> {
-        self.retained.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn retain(&self) -> Result<Handle> {
-        let driver = driver()?;
-        *self.retained() += 1;
-        let make = || Context::new(self.flags.load(Ordering::Relaxed));
-        let context = self.context.get_or_init(make);
-        Ok(driver.contexts.insert(context.handle, context.clone()))
-    }
-
-    /// Objects of the context survive its last release: destroying them under the feet of other
-    /// threads would only turn leaks into crashes.
-    fn release(&self) -> Result {
-        let mut retained = self.retained();
-        *retained = retained.checked_sub(1).ok_or(Status::INVALID_CONTEXT)?;
-        Ok(())
-    }
-
-    fn is(&self, handle: Handle) -> bool {
-        self.context
-            .get()
-            .is_some_and(|context| context.handle == handle)
     }
 }
 

@@ -35,6 +35,7 @@ pub mod module;
 pub mod occupancy;
 pub mod operation;
 pub mod pool;
+mod primary_context;
 pub mod proc_address;
 pub mod report;
 pub mod settings;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use super::capture::Captures;
-use super::context::{Context, PrimaryContext};
+use super::context::Context;
 use super::event::Event;
 use super::function::Function;
 use super::graph::{Executable, Graph, NodeRef};
@@ -12,6 +12,7 @@ use super::handle::Table;
 use super::memory::SharedMemory;
 use super::module::LoadedModule;
 use super::pool::{Pool, PoolUse};
+use super::primary_context::PrimaryContext;
 use super::settings;
 use super::status::{Result, Status};
 use super::stream::Stream;

@@ -3,6 +3,7 @@
 mod hopper;
 mod hopper_short;
 mod method;
+mod symbols;
 
 use super::super::check;
 use super::OP;
@@ -10,7 +11,7 @@ use super::buffers::{check_alignment, check_length, check_span, from_offset};
 use super::scalars::{Blocks, Scalars};
 use super::schedule::Schedule;
 use crate::cuda::context::driver_error;
-use crate::cuda::launch::{Kernel, Launch, OptionalArgument};
+use crate::cuda::launch::{Launch, OptionalArgument};
 use crate::cuda::{Buffer, Context, Properties, workspace};
 use crate::dtype::{DType, Float};
 use crate::error::{Error, Result};
@@ -19,11 +20,7 @@ use crate::params::attention::{Geometry, Mask, Qkv};
 use cudarc::driver::{CudaView, CudaViewMut, DevicePtr, DevicePtrMut, PushKernelArg};
 use method::Method;
 use std::fmt;
-
-/// Every kernel of the forward pass.
-pub(super) fn kernels() -> impl Iterator<Item = Kernel> {
-    method::kernels()
-}
+pub(super) use symbols::kernels;
 
 /// How a problem is laid over the GPU.
 #[derive(Debug, Clone, PartialEq)]

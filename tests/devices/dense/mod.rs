@@ -4,6 +4,8 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 mod examples;
+#[cfg(feature = "cuda")]
+mod launch;
 mod problems;
 
 use crate::device::{Target, targets};

@@ -1,7 +1,10 @@
 //! Which kernel a problem takes, and why.
 
 use super::hopper::{self, Tiles};
-use super::hopper_short::{self, ShortTiles};
+use super::hopper_short::ShortTiles;
+use super::symbols::{
+    COMBINE, F32_IMAGE, SHORT, SHORT_IMAGE, SPLIT, SPLIT_IMAGE, TILED, TILED_IMAGE,
+};
 use crate::cuda::Properties;
 use crate::cuda::attention::scalars::Blocks;
 use crate::cuda::launch::{Kernel, Launch};
@@ -11,40 +14,6 @@ use crate::error::Result;
 use crate::params::Attention;
 use crate::params::attention::Geometry;
 use std::fmt;
-
-/// Symbols for f16, bf16 and, where there is one, f32, of each [`Columns`].
-const TILED: [[&str; 3]; 3] = [
-    [
-        "attention_forward_d64_f16",
-        "attention_forward_d64_bf16",
-        "attention_forward_d64_f32",
-    ],
-    [
-        "attention_forward_d128_f16",
-        "attention_forward_d128_bf16",
-        "attention_forward_d128_f32",
-    ],
-    [
-        "attention_forward_d256_f16",
-        "attention_forward_d256_bf16",
-        "attention_forward_d256_f32",
-    ],
-];
-const SHORT: [&str; 2] = [
-    "attention_forward_short_d64_f16",
-    "attention_forward_short_d64_bf16",
-];
-const SPLIT: [[&str; 2]; 3] = [
-    ["attention_split_d64_f16", "attention_split_d64_bf16"],
-    ["attention_split_d128_f16", "attention_split_d128_bf16"],
-    ["attention_split_d256_f16", "attention_split_d256_bf16"],
-];
-const COMBINE: [&str; 2] = ["attention_combine_f16", "attention_combine_bf16"];
-
-const TILED_IMAGE: &str = "attention/forward_sm80";
-const F32_IMAGE: &str = "attention/forward_f32";
-const SHORT_IMAGE: &str = "attention/forward_short_sm80";
-const SPLIT_IMAGE: &str = "attention/forward_split_sm80";
 
 const WARP: usize = 32;
 /// Keys of a tile: the scores of 32 queries take 64 registers of a lane, beside 128 of the output
@@ -67,28 +36,6 @@ const SHORT_KEYS: usize = 128;
 const SHARE_KEYS: usize = 2 * TILE_KEYS;
 /// What the runtime keeps of a multiprocessor's shared memory for each block, in bytes.
 const RESERVED_BYTES: usize = 1024;
-
-pub(super) fn kernels() -> impl Iterator<Item = Kernel> {
-    let tiled = TILED.into_iter().flatten().map(|symbol| Kernel {
-        image: if symbol.ends_with("f32") {
-            F32_IMAGE
-        } else {
-            TILED_IMAGE
-        },
-        symbol,
-    });
-    let short = SHORT.into_iter().map(|symbol| Kernel {
-        image: SHORT_IMAGE,
-        symbol,
-    });
-    let split = SPLIT.into_iter().flatten().chain(COMBINE);
-    let split = split.map(|symbol| Kernel {
-        image: SPLIT_IMAGE,
-        symbol,
-    });
-    let hopper = hopper::kernels().chain(hopper_short::kernels());
-    tiled.chain(short).chain(split).chain(hopper)
-}
 
 /// The columns that a head dimension is padded to, as the kernels are instantiated for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
