@@ -64,7 +64,9 @@ fn run() -> Result<(), String> {
     watch::paths([toolkit.nvcc.clone()]);
 
     let archs = Archs::from_setting(env::var("OCELLI_CUDA_ARCHS").ok().as_deref())?;
-    let kernels = sources::scan(&package.join("kernels"))?;
+    let mut kernels = sources::scan(&package.join("kernels"))?;
+    let for_tests = env::var_os("CARGO_FEATURE_TESTING").is_some();
+    kernels.retain(|kernel| for_tests || !kernel.is_for_tests());
     let jobs = compile::jobs(&package, &cache::dir(&target), &toolkit, &kernels, &archs)?;
     let images = compile::all(&jobs, parallelism(), &toolkit)?;
     for warning in images.iter().flat_map(|image| image.warnings()) {

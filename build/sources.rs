@@ -26,6 +26,13 @@ pub struct Kernel {
     pub files: BTreeMap<PathBuf, String>,
 }
 
+impl Kernel {
+    /// Whether tests alone launch its kernels: such files are built with the feature `testing` only.
+    pub fn is_for_tests(&self) -> bool {
+        self.name.starts_with("testing/")
+    }
+}
+
 /// All kernels below `root`, by name. `root/common` holds headers alone.
 pub fn scan(root: &Path) -> Result<Vec<Kernel>, String> {
     let mut paths = Vec::new();

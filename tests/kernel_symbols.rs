@@ -78,6 +78,8 @@ fn host_and_kernels_agree_on_names() {
     let mut in_sources = BTreeSet::new();
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
     defined(&kernels, &kernels, &mut in_sources);
+    // Tests alone launch these: tests/devices/hopper.
+    in_sources.retain(|(image, _)| !image.starts_with("testing/"));
     let on_host: BTreeSet<_> = ocelli::cuda::kernels()
         .iter()
         .map(|kernel| (kernel.image.to_owned(), kernel.symbol.to_owned()))

@@ -36,7 +36,7 @@ pub mod sigmoid_focal_loss;
 pub mod soft_nms;
 mod span;
 pub mod spatial;
-mod tensor_map;
+pub(crate) mod tensor_map;
 mod workspace;
 
 pub use buffer::Buffer;

@@ -19,7 +19,7 @@ const ELEMENT: usize = 2;
 
 /// Where the 16-bit elements of a tensor `[batch, head, token, column]` lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tensor {
+pub struct Tensor {
     /// Columns, tokens, heads and sequences.
     pub extents: [usize; 4],
     /// Elements between neighbours: tokens, heads, sequences.
@@ -47,7 +47,7 @@ impl Tensor {
 /// A tensor map, as kernels take it. Mirrors `TensorMap` in `kernels/common/tensor_copy.cuh`.
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct TensorMap(CUtensorMap);
+pub struct TensorMap(CUtensorMap);
 
 const _: () = assert!(size_of::<TensorMap>() == 128);
 
@@ -60,6 +60,9 @@ impl TensorMap {
     /// # Errors
     /// [`Error::Driver`](crate::Error::Driver) when the driver refuses it, as it does one that
     /// [has no map](Tensor::has_map).
+    ///
+    /// # Panics
+    /// Where there is no CUDA driver, and so no [`Context`](crate::cuda::Context).
     pub fn new(address: u64, dtype: DType, tensor: &Tensor, tokens: u32) -> Result<Self> {
         let element = match dtype {
             DType::F16 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,

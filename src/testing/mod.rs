@@ -5,8 +5,15 @@
 //! - [`compare`]: comparisons that NaN fails, element by element.
 //! - [`guard`]: output buffers that show what was not written, and what should not have been.
 //! - [`strategy`]: sizes and data on which kernels go wrong.
+//! - `tensor_map`, with the feature `cuda`: what the kernels for compute capability 9.0 copy by.
 
 pub mod budget;
 pub mod compare;
 pub mod guard;
 pub mod strategy;
+
+/// Tensor maps: by them the copy engine of compute capability 9.0 finds boxes of a tensor.
+#[cfg(feature = "cuda")]
+pub mod tensor_map {
+    pub use crate::cuda::tensor_map::{Tensor, TensorMap};
+}

@@ -28,7 +28,7 @@ impl Package {
         let tree = Tree::new(name);
         tree.file(
             "Cargo.toml",
-            "[package]\nname = \"probe\"\nedition = \"2024\"\n[features]\ndefault = [\"cuda\"]\ncuda = []\n[workspace]\n",
+            "[package]\nname = \"probe\"\nedition = \"2024\"\n[features]\ndefault = [\"cuda\"]\ncuda = []\ntesting = []\n[workspace]\n",
         );
         tree.file(
             "src/main.rs",
@@ -58,6 +58,7 @@ impl Package {
         tree.file("kernels/common/vec.cuh", "");
         tree.file("kernels/nms.cu", "#include \"common/vec.cuh\"\n");
         tree.file("kernels/attention/forward.cu", "");
+        tree.file("kernels/testing/probe.cu", "");
         Self { tree }
     }
 
@@ -201,6 +202,9 @@ fn exactly_what_changed_is_compiled_again() {
 
     package.tree.nvcc("target/cuda/bin/nvcc", "13.1.10");
     assert_eq!(package.cargo(&["build"], &setting).compiled.len(), 3);
+
+    let with_tests = package.cargo(&["build", "--features=testing"], &setting);
+    assert_eq!(with_tests.compiled, ["kernels/testing/probe.cu"]);
 }
 
 #[test]

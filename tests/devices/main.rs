@@ -17,6 +17,8 @@ mod corner_pool;
 mod corner_targets;
 mod dense;
 mod heatmap_focal_loss;
+#[cfg(feature = "cuda")]
+mod hopper;
 mod match_anchors;
 mod matmul;
 #[cfg(with_models)]

@@ -17,7 +17,7 @@ type Function = (String, String);
 /// Bytes of spill stores and loads together, for each function.
 type Spills = BTreeMap<Function, u64>;
 
-/// Builds the library and checks the reports kept beside its images. `false` when one is not clean.
+/// Builds the library, its kernels for tests too, and checks the reports kept beside its images. `false` when one is not clean.
 pub fn check(workspace: &Workspace) -> Result<bool> {
     let Some(directory) = images(workspace)? else {
         println!("skipped: ptxas report: the kernels are not built");
@@ -56,7 +56,7 @@ fn package_name(id: &str) -> &str {
 
 /// Where the build script left the images and reports, or `None` where it had no compiler.
 fn images(workspace: &Workspace) -> Result<Option<PathBuf>> {
-    let messages = workspace.build_messages(&["build", "--package=ocelli"])?;
+    let messages = workspace.build_messages(&["build", "--package=ocelli", "--features=testing"])?;
     let ours = |message: &&serde_json::Value| {
         message["reason"] == "build-script-executed"
             && message["package_id"]
