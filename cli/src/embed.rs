@@ -1,11 +1,11 @@
 //! `ocelli embed`: embeddings of sentences by a BERT.
 
 use crate::bert_config::BertConfig;
-use crate::files::write_whole;
 use crate::similarity;
 use crate::target::{self, Backend};
 use anyhow::{Context, Result, anyhow, bail};
 use ocelli::io::Weights;
+use ocelli::io::write_whole;
 use ocelli::models::bert::{self, Bert, Config, Padding};
 use ocelli::{DType, Device, Tensor};
 use serde_json::json;

@@ -1,6 +1,5 @@
 //! Image files.
 
-use crate::files;
 use anyhow::{Context, Result, bail};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
@@ -69,7 +68,7 @@ pub fn tensor(image: &RgbImage) -> Result<Tensor> {
 pub fn write(image: &RgbImage, path: &Path) -> Result<()> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     image.write_to(&mut bytes, image::ImageFormat::Png)?;
-    files::write_whole(path, bytes.get_ref())
+    Ok(ocelli::io::write_whole(path, bytes.get_ref())?)
 }
 
 /// Paths in `folder` of the pictures made of these images: their names with the end `.png`. Of images with the same name

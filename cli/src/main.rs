@@ -6,7 +6,6 @@ mod classify;
 mod detect;
 mod draw;
 mod embed;
-mod files;
 mod images;
 mod infer;
 mod info;

@@ -81,7 +81,7 @@ struct ShortConsumer {
     weigh<true>(slopes, scores, scale, [&](int i) { return shared.deltas_of(n, half * N + i); });
     hide(slopes, live);
     round_scores<T>(rounded_slopes, slopes);
-    start_sums<T>(dk[I], rounded_slopes, q);
+    // Before the product that has them as an operand, and beside the one under way.
     const SwizzledTile<kBoxColumns> to = slopes_tile().block(half);
     const int row = unit(I) * kGroupRows + warp_row() + fragment_row();
 #pragma unroll
@@ -89,6 +89,7 @@ struct ShortConsumer {
       const unsigned at = to.chunk(row + i % 2 * 8, i / 2);
       store_shared(at + 2 * fragment_column(), rounded_slopes[0][i / 4][i % 4]);
     }
+    start_sums<T>(dk[I], rounded_slopes, q);
     wait_for_products<0>();
     pin(dv[I][0]);
     pin(dk[I][0]);

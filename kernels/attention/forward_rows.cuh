@@ -243,10 +243,13 @@ __device__ __forceinline__ void finish(Rows<D, M>& rows, const Head<T>& head, T*
 template <typename T>
 __device__ __forceinline__ void write_unseen(const AttentionScalars& scalars, T* out, float* lse,
                                              int first, int end, int threads) {
-  const int chunks = scalars.head_dim / kVector<T>;
-  for (int i = threadIdx.x; i < (end - first) * chunks; i += threads) {
-    T* to = out + (first + i / chunks) * scalars.out.token + i % chunks * kVector<T>;
-    __stwb(reinterpret_cast<uint4*>(to), make_uint4(0, 0, 0, 0));
+  // A warp takes a row: all the chunks of all rows may be more than an int counts.
+  for (int token = first + threadIdx.x / 32; token < end; token += threads / 32) {
+    for (int column = threadIdx.x % 32 * kVector<T>; column < scalars.head_dim;
+         column += 32 * kVector<T>) {
+      T* to = out + token * scalars.out.token + column;
+      __stwb(reinterpret_cast<uint4*>(to), make_uint4(0, 0, 0, 0));
+    }
   }
   for (int token = first + threadIdx.x; token < end; token += threads) lse[token] = -kInfinity;
 }

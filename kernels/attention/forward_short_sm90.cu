@@ -125,7 +125,7 @@ __device__ __forceinline__ void hide(float (&scores)[1][N][4], int visible) {
   }
 }
 
-// 64 queries at `queries` of which `row` is this warp's first.
+// 64 queries at `queries` against all keys; `ring` gets their place back under number `n`.
 template <typename T, int KEYS>
 __device__ __forceinline__ void attend(Rows<kColumns, 1>& rows, float multiplier, unsigned queries,
                                        unsigned keys, unsigned values, int visible,

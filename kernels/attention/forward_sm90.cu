@@ -175,11 +175,18 @@ struct Consumer {
   // The task's queries.
   __device__ __forceinline__ void run(T* out, float* lse, bool packed) {
     const Sequence& sequence = work.sequence;
-    const bool sees = work.begin < work.end;
+    if (work.begin >= work.end) {
+      // No queries were copied: their place, by which outputs may leave, is another task's.
+      write_unseen(scalars,
+                   out + start_of(scalars.out, work.block.batch, sequence.queries, work.block.head),
+                   lse + lse_start(scalars, sequence, work.block.head, packed), work.first,
+                   work.last + 1, Shape::kConsumers);
+      return;
+    }
     Rows<D, 1> rows;
     clear(rows);
-    if (sees) take(rows);
-    if (Shape::kOwnStage && sees) shared.query_ring().release(task.seeing);
+    take(rows);
+    if (Shape::kOwnStage) shared.query_ring().release(task.seeing);
     // All warps of the group have multiplied with the queries whose place the outputs take.
     if (!Shape::kOwnStage) meet(kStagedBarrier + turns.group, kWarpgroup);
     if (first() <= last()) {
@@ -189,7 +196,7 @@ struct Consumer {
              lse + lse_start(scalars, sequence, work.block.head, packed), first() + 16 * warp,
              SwizzledTile<D>{shared.stage(turns.group)}, 16 * warp);
     }
-    if (!Shape::kOwnStage && sees) {
+    if (!Shape::kOwnStage) {
       fence_async_proxy();
       shared.query_ring().release(task.seeing);
     }

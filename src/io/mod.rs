@@ -3,5 +3,5 @@
 mod safetensors;
 mod weights;
 
-pub use self::safetensors::{TensorFile, write_tensors};
+pub use self::safetensors::{TensorFile, write_tensors, write_whole};
 pub use weights::Weights;

@@ -2,12 +2,13 @@
 
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
-use crate::tensor::{Device, Tensor};
+use crate::tensor::{Device, Tensor, element_count};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo, TensorView};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A safetensors file in memory. Its header is checked when it is opened, its tensors are made when
 /// asked for.
@@ -43,6 +44,11 @@ impl TensorFile {
         let not_safetensors = |error| invalid(format!("not a safetensors file: {error}"));
         let (header, metadata) =
             safetensors::SafeTensors::read_metadata(&bytes).map_err(not_safetensors)?;
+        for (name, info) in metadata.tensors() {
+            // Beside an extent of 0 another may be anything; models multiply them.
+            element_count("safetensors", &name, &info.shape)
+                .map_err(|error| invalid(error.to_string()))?;
+        }
         // The length of the header stands in 8 bytes before it.
         let start = header + 8;
         if start.checked_add(metadata.data_len()) != Some(bytes.len()) {
@@ -157,15 +163,22 @@ pub fn write_tensors(path: impl AsRef<Path>, tensors: &BTreeMap<String, Tensor>)
     write_whole(path, &bytes)
 }
 
-/// Writes beside `path` and renames, so that no reader sees half a file.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a file that appears whole or not at all: beside `path`, and then renamed.
+///
+/// # Errors
+/// [`Error::File`] when it cannot be written; nothing is left of it then.
+pub fn write_whole(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    // Threads that write one path each have a file of their own.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let path = path.as_ref();
     let name = path
         .file_name()
         .ok_or_else(|| file_error(path, "not the path of a file"))?;
     let temporary = path.with_file_name(format!(
-        ".{}.{}",
+        ".{}.{}.{}",
         name.to_string_lossy(),
-        std::process::id()
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
     ));
     let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
     written.map_err(|error| {
@@ -221,6 +234,19 @@ mod tests {
         assert_eq!(file.tensor("empty").unwrap().shape(), [0, 4]);
         let error = file.tensor("boxes").unwrap_err().to_string();
         assert_eq!(error, "x: has no tensor `boxes`; it has empty, half, label");
+    }
+
+    #[test]
+    fn extents_that_no_tensor_has_are_refused_beside_a_zero() {
+        let header =
+            r#"{"a":{"dtype":"F32","shape":[4611686018427387904,0],"data_offsets":[0,0]}}"#;
+        let length = (header.len() as u64).to_le_bytes();
+        let bytes = [&length[..], header.as_bytes()].concat();
+        let error = TensorFile::from_bytes("x".into(), bytes).unwrap_err();
+        assert!(
+            error.to_string().contains("`a`") || error.to_string().contains(" a "),
+            "{error}"
+        );
     }
 
     #[test]

@@ -137,7 +137,11 @@ impl Bert {
             .map(|table| format!("embeddings.{table}_embeddings.weight"));
         let extents = [config.positions, width];
         let rows = weights.values(&positions, &extents);
+        if config.types == 0 {
+            weights.fault(format!("{types}: no token type"));
+        }
         let kinds = weights.values(&types, &[config.types, width]);
+        let kinds = kinds.filter(|kinds| !kinds.is_empty());
         let summed = rows.as_ref().zip(kinds.as_ref()).map(|(rows, kinds)| {
             let first = kinds.iter().take(width).cycle();
             rows.iter()

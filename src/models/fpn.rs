@@ -1,7 +1,7 @@
 //! The feature pyramid of dense detectors.
 
 use super::layers::Convolution;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::io::Weights;
 use crate::ops::{activation, upsample_nearest_add};
 use crate::params::{Activation, Conv2d};
@@ -82,8 +82,12 @@ impl FeaturePyramid {
     /// Levels 3 to 7 of the maps C3, C4 and C5, `[B, H, W, C]`.
     ///
     /// # Errors
-    /// Shapes, types and devices that do not fit.
+    /// Other numbers of maps; shapes, types and devices that do not fit.
     pub fn forward(&self, maps: &[Tensor]) -> Result<Vec<Tensor>> {
+        let [_, _, c5] = maps else {
+            let rule = "3: C3, C4 and C5";
+            return Err(Error::input("feature pyramid", "maps", rule, maps.len()));
+        };
         let mut merged: Option<Tensor> = None;
         let mut levels = Vec::new();
         let pairs = self.lateral.iter().zip(&self.output).zip(maps);
@@ -97,17 +101,12 @@ impl FeaturePyramid {
         }
         levels.reverse();
         let from = match self.sixth_from {
-            SixthFrom::P5 => levels.last(),
-            SixthFrom::C5 => maps.last(),
+            SixthFrom::P5 => &levels[2],
+            SixthFrom::C5 => c5,
         };
-        if let Some(from) = from {
-            let sixth = self.sixth.forward(from)?;
-            levels.push(sixth.clone());
-            levels.push(
-                self.seventh
-                    .forward(&activation(&sixth, Activation::Relu)?)?,
-            );
-        }
+        let sixth = self.sixth.forward(from)?;
+        let active = activation(&sixth, Activation::Relu)?;
+        levels.extend([sixth, self.seventh.forward(&active)?]);
         Ok(levels)
     }
 }

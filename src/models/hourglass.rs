@@ -11,8 +11,8 @@ use crate::{Error, Result, Tensor};
 
 /// PyTorch's default of a batch norm.
 const EPSILON: f64 = 1e-5;
-/// Extents double at each scale: more would not fit a tensor.
-const MOST_SCALES: usize = 16;
+/// Images are framed to multiples of `4 * 2^(scales - 1)`: 512 pixels. The published network has 6 scales.
+const MOST_SCALES: usize = 8;
 
 /// Extents of a stacked hourglass network. The default is Hourglass-104.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl HourglassConfig {
         let (widths, blocks) = (self.widths.len(), self.blocks.len());
         let scales = 2..=MOST_SCALES;
         if !scales.contains(&widths) || widths != blocks || self.blocks.contains(&0) {
-            let rule = "at least 1 at each of 2 to 16 scales, as many as widths";
+            let rule = "at least 1 at each of 2 to 8 scales, as many as widths";
             return Err(Error::input(
                 "hourglass",
                 "blocks",

@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::tensor::{ShapeText, Tensor};
+use std::ops::Range;
 
 /// A filter of resampling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,47 +32,43 @@ pub(crate) fn pixel_extents(op: &'static str, image: &Tensor) -> Result<[usize; 
     }
 }
 
-/// Images `[H, W, C]` of `extents` at `size` rows and columns.
+/// The rows and columns `window` of images `[H, W, C]` of `extents` resized, `[rows, columns, C]`.
 ///
-/// `step` is the distance of two results in pixels of the image, row and column: `H / size[0]` and `W / size[1]`,
-/// unless one has a reason. Sums are in f64.
+/// `step` is the distance of two results in pixels of the image, row and column: `H` and `W` over the resized rows and
+/// columns, unless one has a reason. Sums are in f64.
 ///
 /// # Panics
 /// When `values` does not have the extents.
 pub(crate) fn resample(
     values: &[f32],
     extents: [usize; 3],
-    size: [usize; 2],
+    [rows, columns]: [Range<usize>; 2],
     step: [f64; 2],
     filter: Filter,
 ) -> Vec<f32> {
     let [height, width, channels] = extents;
     assert_eq!(values.len(), height * width * channels);
-    let rows = along(
-        values,
-        [1, height, width * channels],
-        size[0],
-        step[0],
-        filter,
-    );
-    let all = along(&rows, [size[0], width, channels], size[1], step[1], filter);
+    let count = rows.len();
+    let blended = along(values, [1, height, width * channels], rows, step[0], filter);
+    let all = along(&blended, [count, width, channels], columns, step[1], filter);
     all.into_iter().map(|value| value as f32).collect()
 }
 
-/// `[outer, n, inner]` to `[outer, size, inner]`.
+/// `[outer, n, inner]` to `[outer, window, inner]`.
 fn along<T: Copy + Into<f64>>(
     values: &[T],
     [outer, n, inner]: [usize; 3],
-    size: usize,
+    window: Range<usize>,
     step: f64,
     filter: Filter,
 ) -> Vec<f64> {
+    let size = window.len();
     let mut out = vec![0.0; outer * size * inner];
-    for at in 0..size {
+    for (row, at) in window.enumerate() {
         for (pixel, weight) in filter.weights(at, n, step) {
             for block in 0..outer {
                 let from = &values[(block * n + pixel) * inner..][..inner];
-                let to = &mut out[(block * size + at) * inner..][..inner];
+                let to = &mut out[(block * size + row) * inner..][..inner];
                 for (to, &from) in to.iter_mut().zip(from) {
                     *to += weight * from.into();
                 }
@@ -149,8 +146,11 @@ mod tests {
     fn the_same_size_changes_nothing() {
         let values: Vec<f32> = (0..5 * 7 * 2).map(|i| (i * i % 31) as f32).collect();
         for filter in FILTERS {
-            let same = resample(&values, [5, 7, 2], [5, 7], [1.0; 2], filter);
+            let same = resample(&values, [5, 7, 2], [0..5, 0..7], [1.0; 2], filter);
             assert_eq!(same, values);
+            let part = resample(&values, [5, 7, 2], [1..4, 3..5], [1.0; 2], filter);
+            let rows = [1, 2, 3].map(|row| &values[(row * 7 + 3) * 2..][..4]);
+            assert_eq!(part, rows.concat());
         }
     }
 

@@ -134,7 +134,13 @@ impl Fitted {
         ];
         let pixels = image.to_device(&Device::Cpu)?.to_vec::<f32>()?;
         let filter = Filter::BilinearAntialiased;
-        let pixels = resample(&pixels, [height, width, 3], extents, step, filter);
+        let pixels = resample(
+            &pixels,
+            [height, width, 3],
+            extents.map(|size| 0..size),
+            step,
+            filter,
+        );
         let origin = extents.map(|size| (extent - size) / 2);
         let mut square = vec![0f32; extent * extent * 3];
         for (row, line) in pixels.chunks_exact(extents[1] * 3).enumerate() {

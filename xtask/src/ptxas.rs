@@ -56,7 +56,8 @@ fn package_name(id: &str) -> &str {
 
 /// Where the build script left the images and reports, or `None` where it had no compiler.
 fn images(workspace: &Workspace) -> Result<Option<PathBuf>> {
-    let messages = workspace.build_messages(&["build", "--package=ocelli", "--features=testing"])?;
+    let messages =
+        workspace.build_messages(&["build", "--package=ocelli", "--features=testing"])?;
     let ours = |message: &&serde_json::Value| {
         message["reason"] == "build-script-executed"
             && message["package_id"]

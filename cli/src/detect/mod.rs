@@ -7,11 +7,11 @@ mod retinanet;
 use crate::op::float_type;
 use crate::settings::Settings;
 use crate::target::{self, Backend};
-use crate::{draw, files, images, progress};
+use crate::{draw, images, progress};
 use anyhow::{Context, Result, anyhow, bail};
 use image::RgbImage;
 use indicatif::ProgressBar;
-use ocelli::io::Weights;
+use ocelli::io::{Weights, write_whole};
 use ocelli::models::Detection;
 use ocelli::{DType, Tensor};
 use serde_json::{Value, json};
@@ -112,7 +112,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     run.bar.finish_and_clear();
     if let Some(path) = &options.json {
-        files::write_whole(path, Value::Array(run.results).to_string().as_bytes())?;
+        write_whole(path, Value::Array(run.results).to_string().as_bytes())?;
     }
     match run.unreadable {
         0 => Ok(()),

@@ -22,9 +22,6 @@ pub const ARCHITECTURE: Architecture = Architecture {
     load,
 };
 
-/// A counter that every batch norm has in a state dict, and no frozen one.
-const COUNTER: &str = "backbone.body.bn1.num_batches_tracked";
-
 struct Model {
     model: RetinaNet,
     transform: ImageTransform,
@@ -34,13 +31,9 @@ struct Model {
 }
 
 fn load(mut weights: Weights, settings: &Settings) -> Result<Box<dyn Detector>> {
-    let frozen = !weights.contains(COUNTER);
-    RetinaNet::rename(&mut weights)?;
-    let config = Config::of(&weights);
-    // torchvision's published first version is the one with frozen norms, and is loaded with 0.
-    let norm_eps = if frozen { 0.0 } else { config.norm_eps };
+    let config = RetinaNet::configure(&mut weights)?;
     let config = Config {
-        norm_eps: settings.get("norm_eps", norm_eps)?,
+        norm_eps: settings.get("norm_eps", config.norm_eps)?,
         ..config
     };
     if !(config.norm_eps >= 0.0 && config.norm_eps.is_finite()) {

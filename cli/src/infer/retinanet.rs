@@ -19,8 +19,7 @@ pub const V2: Model = Model {
 /// Widths, depths and classes are the file's; the version says whether the heads have norms.
 fn run(call: &Call, second: bool) -> Result<Outputs> {
     let mut weights = call.weights()?;
-    RetinaNet::rename(&mut weights)?;
-    let of_file = Config::of(&weights);
+    let of_file = RetinaNet::configure(&mut weights)?;
     let config = Config {
         norm_eps: call.settings.get("norm_eps", of_file.norm_eps)?,
         head_norm: second,

@@ -143,9 +143,11 @@ pub fn launch<T: Float>(
 ) -> Result<()> {
     check(context, plan, arguments)?;
     let geometry = &plan.geometry;
+    if geometry.batch == 0 && geometry.packed.is_none() {
+        return Ok(());
+    }
     if let (Method::Hopper(tiles), Some(schedule)) = (plan.method, &plan.schedule) {
-        let boxes = [hopper::GROUP_ROWS, tiles.keys()];
-        return hopper::launch(context, plan, schedule, boxes, arguments);
+        return hopper::launch(context, plan, schedule, tiles, arguments);
     }
     if let Method::HopperShort(tiles) = &plan.method {
         return hopper_short::launch(context, plan, tiles, arguments);

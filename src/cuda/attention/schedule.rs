@@ -32,7 +32,8 @@ impl Schedule {
         tiles: usize,
         is_causal: bool,
     ) -> Self {
-        let heads = (geometry.batch * geometry.heads).max(1);
+        // Without a sequence the tokens that belong to none are still written, head by head.
+        let heads = geometry.batch.max(1) * geometry.heads;
         let group = geometry.heads / geometry.kv_heads;
         let bytes = 2 * geometry.keys * geometry.head_dim * ELEMENT;
         let section = match is_causal {

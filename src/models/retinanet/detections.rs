@@ -45,6 +45,10 @@ impl HeadOutputs {
             let value = ShapeText(batch.pixels.shape());
             return Err(Error::input("detections", "pixels", "[B, H, W, 3]", value));
         };
+        if batch.originals.len() != images {
+            let (rule, is) = (format!("{images}, as sizes"), batch.originals.len());
+            return Err(Error::input("detections", "originals", rule, is));
+        }
         let anchors = self.anchors([height, width])?;
         let sizes = batch.sizes.iter().flatten().map(|&side| side as i32);
         let device = self.logits[0].device();

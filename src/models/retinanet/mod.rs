@@ -161,13 +161,30 @@ impl RetinaNet {
         weights.rename(newest_name)
     }
 
-    /// [`rename`](Self::rename), and [`load`](Self::load) with the configuration of the file.
+    /// [`rename`](Self::rename), and the configuration that the file shows. A backbone whose norms have no counters of
+    /// batches is a frozen one, as torchvision's published first version has, and gets its `norm_eps` of 0.
+    ///
+    /// # Errors
+    /// As [`rename`](Self::rename).
+    pub fn configure(weights: &mut Weights) -> Result<Config> {
+        let is_frozen = !weights.contains(&format!("{BODY}.bn1.num_batches_tracked"));
+        Self::rename(weights)?;
+        let config = Config::of(weights);
+        Ok(match is_frozen {
+            true => Config {
+                norm_eps: 0.0,
+                ..config
+            },
+            false => config,
+        })
+    }
+
+    /// [`configure`](Self::configure), and [`load`](Self::load) with it.
     ///
     /// # Errors
     /// As both.
     pub fn open(weights: &mut Weights) -> Result<Self> {
-        Self::rename(weights)?;
-        let config = Config::of(weights);
+        let config = Self::configure(weights)?;
         Self::load(weights, &config)
     }
 

@@ -64,7 +64,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The sizes that a file's tensors have. Heads are not among them: the width over 64, as in all published sizes.
+    /// The sizes that a file's tensors have. Heads are not among them: 16 for the widths of ViT-Huge (1280), giant (1408),
+    /// gigantic (1664) and SoViT-400m (1152), else the width over 64, as in the other published sizes.
     ///
     /// # Errors
     /// [`Error::Input`] for names of no known kind, and patches or positions that no image has.
@@ -97,7 +98,10 @@ impl Config {
             grid,
             width,
             depth: (0..).take_while(norm).count(),
-            heads: (width / 64).max(1),
+            heads: match width {
+                1152 | 1280 | 1408 | 1664 => 16,
+                _ => (width / 64).max(1),
+            },
             hidden: rows_of(block(0, names.mlp[0]) + ".weight").unwrap_or(0),
             registers,
             class_position,

@@ -22,6 +22,8 @@ use crate::params::{Activation, Conv2d};
 use crate::tensor::{Device, ShapeText, Tensor};
 
 const OP: &str = "vit";
+/// Of a row or column of an image: positions are laid out before any image is at hand, and none has as many.
+const MOST_PATCHES: usize = 1 << 12;
 
 /// What the model gives.
 #[derive(Debug, Clone)]
@@ -173,11 +175,13 @@ impl Vit {
             let rule = format!("{} x {}, as its positions", own[0], own[1]);
             return Err(size_error(rule, extents));
         }
-        if [0, 1]
-            .into_iter()
-            .any(|axis| extents[axis] == 0 || !extents[axis].is_multiple_of(patch[axis]))
-        {
-            let rule = format!("multiples of the patch's {} x {}", patch[0], patch[1]);
+        let fits = |axis: usize| {
+            (1..=MOST_PATCHES).contains(&(extents[axis] / patch[axis]))
+                && extents[axis].is_multiple_of(patch[axis])
+        };
+        if !(fits(0) && fits(1)) {
+            let [rows, columns] = patch;
+            let rule = format!("1 to {MOST_PATCHES} times the patch's {rows} x {columns}");
             return Err(size_error(rule, extents));
         }
         self.place_positions(extents)

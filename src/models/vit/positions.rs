@@ -39,6 +39,12 @@ impl Interpolation {
             0.0
         };
         let step = [0, 1].map(|axis| from[axis] as f64 / (to[axis] as f64 + offset));
-        resample(values, [from[0], from[1], width], to, step, filter)
+        resample(
+            values,
+            [from[0], from[1], width],
+            to.map(|size| 0..size),
+            step,
+            filter,
+        )
     }
 }

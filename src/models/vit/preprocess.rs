@@ -31,20 +31,20 @@ impl Preprocess {
     /// | torchvision | shorter side to 8/7 of the extent, bilinear | ImageNet's |
     /// | timm | shorter side to 10/9, bicubic | 0.5, 0.5 |
     /// | Hugging Face | to the extents, bilinear | 0.5, 0.5 |
-    /// | DINOv2 in all of them | shorter side to 8/7, bicubic | ImageNet's |
+    /// | timm's with layer scale, as DINOv2 | shorter side to the extent, bicubic | ImageNet's |
+    /// | DINOv2 in the others | shorter side to 8/7, bicubic | ImageNet's |
     ///
     /// Source: the weights' `transforms()`, `default_cfg` and `preprocessor_config.json`.
     pub fn of(config: &Config) -> Self {
         let extents = config.extents();
         let least = extents[0].min(extents[1]);
         let half = [[0.5; 3]; 2];
-        let naming = match config.naming {
-            Naming::Timm if config.layer_scale => Naming::Dinov2,
-            naming => naming,
-        };
-        let (shorter, filter, [mean, deviation]) = match naming {
+        let (shorter, filter, [mean, deviation]) = match config.naming {
             Naming::Torchvision | Naming::TorchvisionLegacy => {
                 (Some(least * 8 / 7), Filter::BilinearAntialiased, IMAGENET)
+            }
+            Naming::Timm if config.layer_scale => {
+                (Some(least), Filter::BicubicAntialiased, IMAGENET)
             }
             Naming::Timm => (Some(least * 10 / 9), Filter::BicubicAntialiased, half),
             Naming::HuggingFace => (None, Filter::BilinearAntialiased, half),
@@ -76,17 +76,16 @@ impl Preprocess {
             width as f64 / resized[1] as f64,
         ];
         let pixels = image.to_device(&Device::Cpu)?.to_vec::<f32>()?;
-        let pixels = resample(&pixels, [height, width, 3], resized, step, self.filter);
         let [top, left] = [middle(resized[0], rows), middle(resized[1], columns)];
-        let mut out = Vec::with_capacity(rows * columns * 3);
-        for row in 0..rows {
-            let from = ((top + row) * resized[1] + left) * 3;
-            for (index, value) in pixels[from..from + columns * 3].iter().enumerate() {
-                let value = (value * 255.0).round_ties_even().clamp(0.0, 255.0) / 255.0;
-                let channel = index % 3;
-                out.push((value - self.mean[channel]) / self.deviation[channel]);
-            }
-        }
+        // No more than the middle, however long the longer side.
+        let window = [top..top + rows, left..left + columns];
+        let pixels = resample(&pixels, [height, width, 3], window, step, self.filter);
+        let levels = pixels.iter().enumerate().map(|(index, value)| {
+            let value = (value * 255.0).round_ties_even().clamp(0.0, 255.0) / 255.0;
+            let channel = index % 3;
+            (value - self.mean[channel]) / self.deviation[channel]
+        });
+        let out = levels.collect();
         Tensor::from_vec(out, &[1, rows, columns, 3], &Device::Cpu)
     }
 

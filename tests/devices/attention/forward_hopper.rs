@@ -130,6 +130,40 @@ fn blocks_that_stay_take_many_tiles() {
     }
 }
 
+/// A block that stays computes one sequence, then one of no keys, then another while the next queries come: at 256
+/// columns outputs leave through the queries' place.
+#[test]
+fn blocks_that_stay_pass_over_sequences_without_keys() {
+    for device in hoppers() {
+        for head_dim in [128, 256] {
+            let lengths = (0..300).map(|i| if (132..264).contains(&i) { 0 } else { 80 });
+            let problem = Problem {
+                kv_lengths: Some(lengths.collect()),
+                ..dense(300, 1, 24, 80, head_dim)
+            };
+            let outcome = agree::<f16>(device, &problem);
+            let method = format!("_sm90_d{head_dim}_");
+            assert!(outcome.plan.contains(&method), "{}", outcome.plan);
+        }
+    }
+}
+
+/// Without a sequence, all tokens are of none: their outputs are zeros, and those of dense tensors do not exist.
+#[test]
+fn no_sequence_at_all() {
+    for device in simulated() {
+        for head_dim in [64, 128] {
+            let packed = Problem {
+                offsets: Some([vec![0], vec![0]]),
+                totals: [5, 300],
+                ..dense(0, 2, 5, 300, head_dim)
+            };
+            agree::<bf16>(device, &packed);
+            agree::<bf16>(device, &dense(0, 2, 40, 300, head_dim));
+        }
+    }
+}
+
 fn plan_of(problem: &Problem, dtype: DType) -> String {
     let h200 = Properties::new((9, 0), 132, 227 * 1024);
     let plan = Plan::new(&h200, &problem.geometry(), &problem.params, dtype);

@@ -1,7 +1,7 @@
 //! The forward kernels for compute capability 9.0 exactly: when they fit, and their launch.
 
 use super::method::Columns;
-use super::{Arguments, Plan, offsets};
+use super::{Arguments, Plan, hopper_short, offsets};
 use crate::cuda::attention::buffers::from_offset;
 use crate::cuda::attention::schedule::Schedule;
 use crate::cuda::context::driver_error;
@@ -45,9 +45,11 @@ pub(super) fn kernels() -> impl Iterator<Item = Kernel> {
 
 /// Why a GPU of compute capability 9.0 does not take these kernels; `None` where it does.
 pub(super) fn refusal(geometry: &Geometry, params: &Attention) -> Option<&'static str> {
-    let fits = image::toolkit().absent.is_some() || image::is_built(TILED_IMAGE);
+    let is_built = [TILED_IMAGE, hopper_short::IMAGE]
+        .into_iter()
+        .all(image::is_built);
     let [q, k, v] = tensors(geometry);
-    if !fits {
+    if image::toolkit().absent.is_none() && !is_built {
         Some("not built for sm_90a")
     } else if ![q, k, v].iter().all(Tensor::has_map) {
         Some("no tensor map for these extents or strides")
@@ -161,16 +163,26 @@ pub(super) fn maps<T: Float>(
     ])
 }
 
-/// Queues the kernel. `boxes` is as in [`maps`].
+/// Queues the kernel.
 pub(super) fn launch<T: Float>(
     context: &Context,
     plan: &Plan,
     schedule: &Schedule,
-    boxes: [usize; 2],
+    tiles: Tiles,
     arguments: &mut Arguments<'_, T>,
 ) -> Result<()> {
     let geometry = &plan.geometry;
-    let maps = maps(context, geometry, &arguments.qkv, boxes)?;
+    let maps = maps(
+        context,
+        geometry,
+        &arguments.qkv,
+        [GROUP_ROWS, tiles.keys()],
+    )?;
+    // Other streams wait for the kernel to have read what it is given by maps alone.
+    let _reads = arguments
+        .qkv
+        .parts()
+        .map(|view| view.device_ptr(context.stream()));
     let [_, _, v] = arguments.qkv.parts();
     let v = from_offset(v, &geometry.v);
     let start = geometry.out.offset.min(arguments.out.len());
