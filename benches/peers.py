@@ -587,7 +587,10 @@ CASES = [
 
 def main():
     times = ours(sys.argv[1]) if len(sys.argv) > 1 else {}
-    cases = [case for case in CASES if len(sys.argv) < 3 or sys.argv[2] in case.__name__]
+    word = sys.argv[2] if len(sys.argv) > 2 else ""
+    cases = [case for case in CASES if word in case.__name__]
+    if not cases:
+        raise SystemExit(f"no case named {word}; known: {', '.join(case.__name__ for case in CASES)}")
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads")
     for device in ["cpu", "cuda"]:
         if device == "cuda" and not torch.cuda.is_available():

@@ -2,7 +2,7 @@
 
     python training/train.py retinanet --scenes target/release/scenes --digits DIGITS --photos PHOTOS --out FILE
 
-An interrupted run goes on from `FILE.checkpoint`.
+An interrupted run with the same options goes on from `FILE.checkpoint`, which a finished one removes.
 """
 
 import argparse
@@ -24,6 +24,8 @@ MODELS = {
 }
 WARM_UP = 100
 CHECKPOINT_EVERY = 100
+# Options that a run which goes on must share with the one that was interrupted.
+BINDING = ["model", "batch", "rate", "seed"]
 
 
 def arguments():
@@ -69,8 +71,11 @@ def main():
     model = make().to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=1e-4)
     checkpoint, first = f"{options.out}.checkpoint", 0
+    binding = {name: getattr(options, name) for name in BINDING}
     if os.path.exists(checkpoint):
         state = torch.load(checkpoint, weights_only=True)
+        if state.get("options") != binding:
+            raise SystemExit(f"{checkpoint}: of a run with {state.get('options')}, this one has {binding}")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
@@ -92,9 +97,12 @@ def main():
             each = (time.time() - start) / (step + 1 - first)
             print(f"step {step + 1}/{options.steps} loss {mean:.4f} {each:.2f} s a step", flush=True)
         if (step + 1) % CHECKPOINT_EVERY == 0:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
+                     "options": binding}
             save_whole(lambda partial: torch.save(state, partial), checkpoint)
     export(model, options.out, options.model)
+    if os.path.exists(checkpoint):
+        os.remove(checkpoint)
 
 
 main()

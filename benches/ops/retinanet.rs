@@ -6,19 +6,29 @@ use ocelli::models::retinanet::{Config, RetinaNet};
 use ocelli::testing::strategy::Data;
 use ocelli::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, TensorView};
+use std::collections::BTreeMap;
 
-/// A file of random weights under which the features neither vanish nor grow much.
-fn file(config: &Config) -> (Vec<u8>, usize) {
+/// The model's tensors and their shapes.
+fn parameters(config: &Config) -> BTreeMap<String, Vec<usize>> {
     let mut listing = Weights::listing();
     RetinaNet::load(&mut listing, config).expect("a listing");
-    let tensors = listing.parameters().iter().enumerate();
+    listing.parameters().clone()
+}
+
+fn elements(shape: &[usize]) -> usize {
+    shape.iter().product()
+}
+
+/// A file of random weights under which the features neither vanish nor grow much.
+fn file(parameters: &BTreeMap<String, Vec<usize>>) -> Vec<u8> {
+    let tensors = parameters.iter().enumerate();
     let tensors = tensors.map(|(seed, (name, shape))| {
         let inputs: usize = shape.iter().skip(1).product();
         let values = if name.contains(".running_var") {
             vec![1.0; shape[0]]
         } else {
             let spread = 1.5 / (inputs as f32).sqrt();
-            Data::Spread(spread).values(shape.iter().product(), seed as u64)
+            Data::Spread(spread).values(elements(shape), seed as u64)
         };
         (
             name,
@@ -27,13 +37,11 @@ fn file(config: &Config) -> (Vec<u8>, usize) {
         )
     });
     let tensors: Vec<_> = tensors.collect();
-    let elements = tensors.iter().map(|(_, _, bytes)| bytes.len() / 4).sum();
     let views = tensors.iter().map(|(name, shape, bytes)| {
         let view = TensorView::new(Dtype::F32, (*shape).clone(), bytes).expect("a tensor");
         (*name, view)
     });
-    let bytes = safetensors::serialize(views, None).expect("a file");
-    (bytes, elements)
+    safetensors::serialize(views, None).expect("a file")
 }
 
 pub fn run(bench: &mut Bench) {
@@ -43,9 +51,11 @@ pub fn run(bench: &mut Bench) {
     ] {
         let height = bench.size(480).next_multiple_of(32);
         let width = bench.size(640).next_multiple_of(32);
-        let (bytes, elements) = file(&config);
+        let parameters = parameters(&config);
+        let elements: usize = parameters.values().map(|shape| elements(shape)).sum();
         let load = |device: &Device| {
-            let file = TensorFile::from_bytes("random".into(), bytes.clone()).expect("a file");
+            let bytes = file(&parameters);
+            let file = TensorFile::from_bytes("random".into(), bytes).expect("a file");
             let mut weights = Weights::new(file, device, DType::F32);
             let model = RetinaNet::open(&mut weights).expect("a model");
             weights.finish().expect("all weights");

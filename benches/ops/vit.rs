@@ -5,18 +5,11 @@ use ocelli::io::{Weights, write_tensors};
 use ocelli::models::vit::{Config, Vit};
 use ocelli::testing::strategy::Data;
 use ocelli::{DType, Device, Result, Tensor};
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub fn run(bench: &mut Bench) {
-    // A model of hundreds of megabytes is not made for cases that were not asked for.
-    let filters: Vec<String> = std::env::args().skip(1).collect();
-    let filters: Vec<&String> = filters
-        .iter()
-        .filter(|word| !word.starts_with('-'))
-        .collect();
-    if !filters.is_empty() && !filters.iter().any(|word| word.contains("vit")) {
-        return;
-    }
     let smoke = bench.size(100) < 100;
     let config = match smoke {
         true => Config {
@@ -28,7 +21,10 @@ pub fn run(bench: &mut Bench) {
         },
         false => Config::default(),
     };
-    let (file, parameters) = random_weights(&config).expect("weights");
+    let parameters = parameters(&config).expect("a listing");
+    let elements: usize = parameters.values().map(|shape| elements(shape)).sum();
+    // Hundreds of megabytes, made for the first case that is run.
+    let file = OnceCell::new();
     for (case, images, dtype, devices) in [
         ("[1, 224, 224, 3] f32 B/16", 1, DType::F32, [true, true]),
         (
@@ -39,11 +35,12 @@ pub fn run(bench: &mut Bench) {
         ),
     ] {
         let cost = Cost {
-            bytes: parameters * dtype.size(),
+            bytes: elements * dtype.size(),
             operations: images as f64 * 35.1e9,
         };
         bench.costly_case("vit", case, cost, devices, |device| {
-            let model = load(&file, &config, device, dtype).expect("a model");
+            let file = file.get_or_init(|| random_weights(&parameters).expect("weights"));
+            let model = load(file, &config, device, dtype).expect("a model");
             let pixels = Data::Spread(1.0).values(images * 224 * 224 * 3, 1);
             let image = Tensor::from_vec(pixels, &[images, 224, 224, 3], &Device::Cpu);
             let image = image.and_then(|image| image.to_dtype(dtype)?.to_device(device));
@@ -62,7 +59,9 @@ pub fn run(bench: &mut Bench) {
             move || drop(call())
         });
     }
-    std::fs::remove_file(&file).expect("the weights can be removed");
+    if let Some(file) = file.get() {
+        std::fs::remove_file(file).expect("the weights can be removed");
+    }
 }
 
 fn load(file: &Path, config: &Config, device: &Device, dtype: DType) -> Result<Vit> {
@@ -72,23 +71,24 @@ fn load(file: &Path, config: &Config, device: &Device, dtype: DType) -> Result<V
     Ok(vit)
 }
 
-/// A file of the model's tensors, of values that keep activations in range, and how many parameters they are.
-fn random_weights(config: &Config) -> Result<(PathBuf, usize)> {
+/// The model's tensors and their shapes.
+fn parameters(config: &Config) -> Result<BTreeMap<String, Vec<usize>>> {
     let mut listing = Weights::listing();
     Vit::load(&mut listing, config)?;
-    let tensors = listing
-        .parameters()
-        .iter()
-        .enumerate()
-        .map(|(seed, (name, shape))| {
-            let values = Data::Spread(0.03).values(shape.iter().product(), seed as u64);
-            Ok((name.clone(), Tensor::from_vec(values, shape, &Device::Cpu)?))
-        });
+    Ok(listing.parameters().clone())
+}
+
+fn elements(shape: &[usize]) -> usize {
+    shape.iter().product()
+}
+
+/// A file of these tensors, of values that keep activations in range.
+fn random_weights(parameters: &BTreeMap<String, Vec<usize>>) -> Result<PathBuf> {
+    let tensors = parameters.iter().enumerate().map(|(seed, (name, shape))| {
+        let values = Data::Spread(0.03).values(elements(shape), seed as u64);
+        Ok((name.clone(), Tensor::from_vec(values, shape, &Device::Cpu)?))
+    });
     let path = std::env::temp_dir().join(format!("ocelli-bench-vit-{}", std::process::id()));
     write_tensors(&path, &tensors.collect::<Result<_>>()?)?;
-    let parameters = listing.parameters().values();
-    let parameters = parameters
-        .map(|shape| shape.iter().product::<usize>())
-        .sum();
-    Ok((path, parameters))
+    Ok(path)
 }

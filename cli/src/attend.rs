@@ -1,10 +1,11 @@
 //! `ocelli attend`: what chosen places of an image attend to in a Vision Transformer.
 
+use crate::images;
 use crate::op::float_type;
 use crate::overlay::overlay;
+use crate::pictures::Pictures;
 use crate::settings::Settings;
 use crate::target::{self, Backend};
-use crate::{images, pictures};
 use anyhow::{Result, anyhow};
 use image::{GenericImage, Rgb, RgbImage};
 use ocelli::io::Weights;
@@ -67,6 +68,7 @@ impl FromStr for Place {
 /// Looks, prints and draws.
 pub fn run(options: &Options) -> Result<()> {
     let settings = Settings::parse(&options.settings, &["heads"])?;
+    let pictures = Pictures::list(&options.images, Some(&options.out))?;
     let device = target::open_backend(options.device)?;
     let mut weights = Weights::open(&options.weights, &device, options.dtype)?;
     let mut config = Config::of(&weights)?;
@@ -78,7 +80,8 @@ pub fn run(options: &Options) -> Result<()> {
     let vit = Vit::load(&mut weights, &config)?;
     weights.finish()?;
     let block = options.block.unwrap_or(config.depth.saturating_sub(1));
-    pictures::each(&options.images, Some(&options.out), |image, picture| {
+    let unreadable = pictures.each(|picture| {
+        let image = picture.image;
         let extents = seen(&config, image);
         let preprocess = Preprocess {
             extents,
@@ -94,7 +97,7 @@ pub fn run(options: &Options) -> Result<()> {
         let tokens: Vec<usize> = options.at.iter().map(token).collect();
         let probabilities = vit.attention(&input, block, &tokens)?.to_vec::<f32>()?;
         let maps = mean_over_heads(&probabilities, config.heads, tokens.len(), before);
-        if let Some(path) = picture {
+        if let Some(path) = picture.output {
             images::write(&tiles(image, &options.at, &maps, grid)?, path)?;
         }
         let seen = format!("{} x {} patches", grid[0], grid[1]);
@@ -102,7 +105,8 @@ pub fn run(options: &Options) -> Result<()> {
             "{} places over {seen} in block {block}",
             tokens.len()
         ))
-    })
+    })?;
+    unreadable.none()
 }
 
 /// Rows and columns in which the model sees an image: its shape, as far as positions and patches allow.

@@ -1,9 +1,10 @@
 //! `ocelli classify`: what image files show.
 
+use crate::images;
 use crate::op::float_type;
+use crate::pictures::Pictures;
 use crate::settings::Settings;
 use crate::target::{self, Backend};
-use crate::{images, pictures};
 use anyhow::{Result, bail};
 use ocelli::DType;
 use ocelli::io::Weights;
@@ -39,6 +40,7 @@ pub struct Options {
 /// Classifies and prints.
 pub fn run(options: &Options) -> Result<()> {
     let settings = Settings::parse(&options.settings, &["heads"])?;
+    let pictures = Pictures::list(&options.images, None)?;
     let device = target::open_backend(options.device)?;
     let mut weights = Weights::open(&options.weights, &device, options.dtype)?;
     let mut config = Config::of(&weights)?;
@@ -52,14 +54,15 @@ pub fn run(options: &Options) -> Result<()> {
         );
     }
     let preprocess = Preprocess::of(&config);
-    pictures::each(&options.images, None, |image, _| {
-        let input = preprocess.apply(&images::tensor(image)?)?;
+    let unreadable = pictures.each(|picture| {
+        let input = preprocess.apply(&images::tensor(picture.image)?)?;
         let input = input.to_dtype(options.dtype)?.to_device(&device)?;
         let Some(logits) = vit.forward(&input)?.logits else {
             bail!("the model has no head");
         };
         Ok(best(&logits.to_dtype(DType::F32)?.to_vec::<f32>()?))
-    })
+    })?;
+    unreadable.none()
 }
 
 /// The best classes with their probabilities, the lower index first where they are equal.

@@ -9,6 +9,7 @@ use ocelli::io::write_whole;
 use ocelli::models::bert::{self, Bert, Config, Padding};
 use ocelli::{DType, Device, Tensor};
 use serde_json::json;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use tokenizers::{Encoding, PostProcessor, Tokenizer, TruncationParams};
 
@@ -38,6 +39,9 @@ pub struct Options {
 
 /// Embeds the texts and writes what came of them.
 pub fn run(options: &Options) -> Result<()> {
+    if options.matrix.is_some() {
+        similarity::check(&options.texts)?;
+    }
     let device = target::open_backend(options.device)?;
     let embedder = Embedder::open(&options.model, &device)?;
     let embeddings = embedder.embed(&options.texts)?;
@@ -51,7 +55,7 @@ pub fn run(options: &Options) -> Result<()> {
     text.push('\n');
     match &options.json {
         Some(path) => write_whole(path, text.as_bytes())?,
-        None => print!("{text}"),
+        None => std::io::stdout().write_all(text.as_bytes())?,
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
 use ocelli::{Device, Tensor};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,8 @@ pub fn read(path: &Path) -> Result<RgbImage> {
         let mut decoder = reader.into_decoder()?;
         // Broken metadata do not make an image unreadable.
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        // `from_decoder` allocates whatever the header asks for.
+        Limits::default().reserve(decoder.total_bytes())?;
         let mut image = DynamicImage::from_decoder(decoder)?;
         image.apply_orientation(orientation);
         Ok(image.into_rgb8())

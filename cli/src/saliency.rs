@@ -1,9 +1,10 @@
 //! `ocelli saliency`: where people look in image files.
 
+use crate::images;
 use crate::op::float_type;
 use crate::overlay::overlay;
+use crate::pictures::Pictures;
 use crate::target::{self, Backend};
-use crate::{images, pictures};
 use anyhow::Result;
 use ocelli::DType;
 use ocelli::io::Weights;
@@ -33,22 +34,25 @@ pub struct Options {
 
 /// Finds, prints and draws.
 pub fn run(options: &Options) -> Result<()> {
+    let pictures = Pictures::list(&options.images, options.out.as_deref())?;
     let device = target::open_backend(options.device)?;
     let mut weights = Weights::open(&options.weights, &device, options.dtype)?;
     let config = Config::of(&weights)?;
     let model = Saliency::load(&mut weights, &config, [EXTENT; 2])?;
     weights.finish()?;
-    pictures::each(&options.images, options.out.as_deref(), |image, picture| {
+    let unreadable = pictures.each(|picture| {
+        let image = picture.image;
         let fitted = Fitted::new(&images::tensor(image)?, EXTENT)?;
         let input = fitted.image.to_dtype(options.dtype)?.to_device(&device)?;
         let (width, height) = image.dimensions();
         let map = fitted.restore(&model.forward(&input)?, [height as usize, width as usize])?;
         let map = map.to_vec::<f32>()?;
-        if let Some(path) = picture {
+        if let Some(path) = picture.output {
             images::write(&overlay(image, &map), path)?;
         }
         Ok(summary(&map, width as usize))
-    })
+    })?;
+    unreadable.none()
 }
 
 /// The mean importance, and where the greatest lies.

@@ -20,14 +20,19 @@ const BLACK: Rgb<u8> = Rgb([0; 3]);
 /// Most texts: beyond it the picture grows past what viewers open.
 const MOST: usize = 64;
 
-/// Writes a PNG of the cosine similarities of normalised `embeddings`: a row and a column for each text, in their order.
-pub fn write(path: &Path, texts: &[String], embeddings: &[Vec<f32>]) -> Result<()> {
+/// An error where there are more texts than [`write`] should be given.
+pub fn check(texts: &[String]) -> Result<()> {
     if texts.len() > MOST {
         bail!(
             "--matrix: must be of at most {MOST} texts, got {}",
             texts.len()
         );
     }
+    Ok(())
+}
+
+/// Writes a PNG of the cosine similarities of normalised `embeddings`: a row and a column for each text, in their order.
+pub fn write(path: &Path, texts: &[String], embeddings: &[Vec<f32>]) -> Result<()> {
     images::write(&picture(texts, embeddings), path)
 }
 

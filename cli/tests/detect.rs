@@ -161,6 +161,53 @@ fn a_folder_with_an_unreadable_image_is_gone_through_to_its_end() {
     assert!(!Path::new(&out).join("a_broken.png").exists());
 }
 
+/// The start of a PNG of 10,000 x 2,147,483,647 pixels, 64 TB, and an empty chunk of them.
+const IMMENSE: &[u8] =
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x27\x10\x7f\xff\xff\xff\x08\x02\0\0\0\x43\x43\x1b\xe7\
+    \0\0\0\0IDAT\x35\xaf\x06\x1e";
+
+#[test]
+fn an_image_that_asks_for_more_than_memory_is_passed_over() {
+    let scratch = Scratch::new("immense");
+    let weights = file(&scratch, "w.safetensors");
+    write_weights(&weights, &[("resize", "none")]);
+    let [immense, sound] = ["immense.png", "sound.png"].map(|name| file(&scratch, name));
+    std::fs::write(&immense, IMMENSE).unwrap();
+    stripes(40, 31).save(&sound).unwrap();
+    let common = ["detect", "--model", "retinanet", "--device", "cpu"];
+    let more = ["--weights", &weights, &immense, &sound];
+    let run = ocelli(&[&common[..], &more].concat());
+    let (printed, errors) = (text(&run.stdout), text(&run.stderr));
+    assert_eq!(run.status.code(), Some(1), "{errors}");
+    assert!(
+        errors.contains("immense.png: cannot be read as an image: Memory limit exceeded"),
+        "{errors}"
+    );
+    assert!(
+        errors.ends_with("error: 1 of 2 images could not be read\n"),
+        "{errors}"
+    );
+    assert!(printed.starts_with(&format!("{sound}: ")), "{printed}");
+}
+
+#[test]
+fn classes_without_names_have_numbers() {
+    let scratch = Scratch::new("numbers");
+    let weights = file(&scratch, "w.safetensors");
+    write_weights(&weights, &[("resize", "none")]);
+    let picture = file(&scratch, "x.png");
+    stripes(40, 31).save(&picture).unwrap();
+    let common = ["detect", "--model", "retinanet", "--device", "cpu"];
+    let more = ["--weights", &weights, &picture, "--show-above", "0.06"];
+    let run = ocelli(&[&common[..], &more].concat());
+    assert_success(&run);
+    let printed = text(&run.stdout);
+    assert!(
+        printed.contains(" x class ") && !printed.contains("person"),
+        "{printed}"
+    );
+}
+
 #[test]
 fn results_are_those_of_the_library_at_torchvisions_scale() {
     let scratch = Scratch::new("scale");

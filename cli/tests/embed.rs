@@ -179,8 +179,9 @@ fn a_matrix_has_a_row_and_a_column_for_each_text() {
     );
     let many = vec!["a"; 65];
     let nowhere = folder.file("65.png");
+    // Too many texts are told before the model is looked for.
     let run = embed(
-        &folder.file(""),
+        &folder.file("no model"),
         &[&many[..], &["--matrix", text(&nowhere)]].concat(),
     );
     let error = error_text(&run);

@@ -185,6 +185,36 @@ fn places_get_pictures_and_unreadable_images_are_passed_over() {
 }
 
 #[test]
+fn no_picture_replaces_an_input() {
+    let scratch = files("replaces", "vit_timm");
+    let [weights, folder, wide] = ["weights", "", "wide.png"].map(|name| scratch.file(name));
+    let before = std::fs::read(&wide).unwrap();
+    // The same folder by another name.
+    let out = folder.join("../").join(folder.file_name().unwrap());
+    for command in [
+        &["detect", "--model", "retinanet"][..],
+        &["attend", "--at", "0.5,0.5"],
+        &["saliency"],
+    ] {
+        let paths = [
+            text(&folder),
+            "--weights",
+            text(&weights),
+            "--out",
+            text(&out),
+        ];
+        let run = ocelli(&[command, &paths, &["--device", "cpu"]].concat());
+        assert!(!run.status.success());
+        let error = error_text(&run);
+        let message = "wide.png: would overwrite an input; choose another --out\n";
+        assert!(error.ends_with(message), "{error}");
+        assert_eq!(std::fs::read(&wide).unwrap(), before);
+        // The picture of tall.jpg would have been the first, and replaces nothing.
+        assert!(!scratch.file("tall.png").exists());
+    }
+}
+
+#[test]
 fn bad_arguments_are_errors() {
     let scratch = files("bad-vit", "vit_timm");
     for (set, message) in [

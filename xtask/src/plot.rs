@@ -9,8 +9,8 @@ use plotters::prelude::*;
 
 use crate::workspace::Workspace;
 
-/// Bytes a second that a copy reaches on an H200, and operations a second of its units: bf16 and tf32 products on tensor
-/// cores as measured, f32 by the number of its multipliers.
+/// Bytes a second that a copy is assumed to reach on an H200, and operations a second of its units: bf16 and tf32 products
+/// on tensor cores as assumed, f32 by the number of its multipliers.
 const COPY: f64 = 4.3e12;
 const PEAKS: [(&str, f64); 3] = [("bf16", 790e12), ("tf32", 395e12), ("f32", 67e12)];
 
@@ -59,7 +59,10 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     let cases = parse(&text).with_context(|| path.display().to_string())?;
     let picture = draw(&cases)?;
     let path: PathBuf = workspace.root.join("assets/roofline.svg");
-    fs::write(&path, picture).with_context(|| path.display().to_string())?;
+    let partial = path.with_extension("svg.partial");
+    fs::write(&partial, picture)
+        .and_then(|()| fs::rename(&partial, &path))
+        .with_context(|| path.display().to_string())?;
     let measured = cases.iter().filter(|case| case.measured.is_some()).count();
     let (of, path) = (cases.len(), path.display());
     println!("{path}: {of} cases, {measured} of them measured");
@@ -94,7 +97,7 @@ fn case(line: &str) -> Result<Case> {
         }
         bail!("`{text}` must be above 0");
     };
-    Ok(Case {
+    let case = Case {
         name: name.to_owned(),
         peak: peak.context("the peak must be bf16, tf32 or f32")?,
         bytes: number(bytes)?,
@@ -104,7 +107,14 @@ fn case(line: &str) -> Result<Case> {
             "" => None,
             time => Some(number(time)? * 1e-6),
         },
-    })
+    };
+    let (intensity, rate) = case.point();
+    if !INTENSITIES.contains(&intensity) || !RATES.contains(&rate) {
+        bail!(
+            "lies outside of the chart: {intensity:e} operations a byte, {rate:e} operations a second"
+        );
+    }
+    Ok(case)
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
@@ -155,11 +165,7 @@ fn draw_roofs(chart: &mut Chart<'_, '_>) -> Result<()> {
 
 fn draw_marks(chart: &mut Chart<'_, '_>, cases: &[Case]) -> Result<()> {
     for (index, case) in cases.iter().enumerate() {
-        let (x, y) = case.point();
-        let at = (
-            x.clamp(INTENSITIES.start, INTENSITIES.end),
-            y.clamp(RATES.start, RATES.end),
-        );
+        let at = case.point();
         let color = color(case.peak);
         let style = match case.measured {
             Some(_) => color.filled(),
@@ -219,6 +225,8 @@ mod tests {
             "\"x\",f8,1,1,1,",
             "\"x\",f32,0,1,1,",
             "\"x\",f32,1,1,1",
+            "\"x\",f32,1,1e6,1,",
+            "\"x\",f32,1e9,1e9,1e6,",
         ] {
             let error = format!("{:#}", parse(&format!("{header}{line}")).unwrap_err());
             assert!(error.contains(line), "{error}");

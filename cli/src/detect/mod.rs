@@ -5,12 +5,12 @@ mod cornernet;
 mod retinanet;
 
 use crate::op::float_type;
+use crate::pictures::{Picture, Pictures};
 use crate::settings::Settings;
 use crate::target::{self, Backend};
-use crate::{draw, images, progress};
-use anyhow::{Context, Result, anyhow, bail};
+use crate::{draw, images};
+use anyhow::{Result, bail};
 use image::RgbImage;
-use indicatif::ProgressBar;
 use ocelli::io::{Weights, write_whole};
 use ocelli::models::Detection;
 use ocelli::{DType, Tensor};
@@ -89,90 +89,57 @@ pub fn run(options: &Options) -> Result<()> {
         bail!("unknown model `{name}`; known: {names}");
     };
     let settings = Settings::parse(&options.settings, architecture.keys)?;
-    let files = images::list(&options.images)?;
+    let pictures = Pictures::list(&options.images, options.out.as_deref())?;
     let device = target::open_backend(options.device)?;
     let weights = Weights::open(&options.weights, &device, options.dtype)?;
     let detector = (architecture.load)(weights, &settings)?;
-    if let Some(folder) = &options.out {
-        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    }
     let mut run = Run {
         detector: detector.as_ref(),
-        bar: progress::bar("images", files.len()),
         show_above: options.show_above,
+        repeat: options.repeat,
         results: Vec::new(),
-        unreadable: 0,
     };
-    let pictures = options.out.as_deref();
-    let pictures = pictures.map(|folder| images::output_paths(folder, &files));
-    for (id, file) in files.iter().enumerate() {
-        let picture = pictures.as_ref().map(|paths| paths[id].as_path());
-        run.image(id, file, picture, options.repeat)?;
-        run.bar.inc(1);
-    }
-    run.bar.finish_and_clear();
+    let unreadable = pictures.each(|picture| run.image(picture))?;
     if let Some(path) = &options.json {
         write_whole(path, Value::Array(run.results).to_string().as_bytes())?;
     }
-    match run.unreadable {
-        0 => Ok(()),
-        unreadable => Err(anyhow!(
-            "{unreadable} of {} images could not be read",
-            files.len()
-        )),
-    }
+    unreadable.none()
 }
 
 /// What goes on over the images.
 struct Run<'a> {
     detector: &'a dyn Detector,
-    bar: ProgressBar,
     show_above: f32,
+    repeat: Option<u32>,
     /// In COCO's form.
     results: Vec<Value>,
-    unreadable: usize,
 }
 
 impl Run<'_> {
-    fn image(
-        &mut self,
-        id: usize,
-        file: &Path,
-        picture: Option<&Path>,
-        repeat: Option<u32>,
-    ) -> Result<()> {
-        let mut image = match images::read(file) {
-            Ok(image) => image,
-            Err(error) => {
-                progress::say(&self.bar, &format!("error: {error:#}"));
-                self.unreadable += 1;
-                return Ok(());
-            }
-        };
-        let pixels = images::tensor(&image)?;
-        let (found, time) = timed(repeat, || self.detector.detect(&pixels))?;
+    /// What was found, as a line.
+    fn image(&mut self, picture: &Picture) -> Result<String> {
+        let pixels = images::tensor(picture.image)?;
+        let (found, time) = timed(self.repeat, || self.detector.detect(&pixels))?;
         let time = time.map_or_else(String::new, |time| {
             let milliseconds = time.as_secs_f64() * 1e3;
-            format!(" ({milliseconds:.1} ms)")
+            format!("; median {milliseconds:.1} ms")
         });
-        let shown = found.iter().filter(|found| found.score > self.show_above);
-        let shown: Vec<_> = shown.copied().collect();
-        let summary = format!("{}: {}{time}", file.display(), self.summary(&shown));
-        self.bar.suspend(|| println!("{summary}"));
         for detection in &found {
             let [x1, y1, x2, y2] = detection.corners;
             self.results.push(json!({
-                "image_id": id,
-                "file": file.display().to_string(),
+                "image_id": picture.index,
+                "file": picture.file.display().to_string(),
                 "category_id": self.detector.category(detection.class).id,
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "score": detection.score,
             }));
         }
-        match picture {
-            Some(path) => self.draw(&mut image, &shown, path),
-            None => Ok(()),
+        let shown = found.iter().filter(|found| found.score > self.show_above);
+        let shown: Vec<_> = shown.copied().collect();
+        if let Some(path) = picture.output {
+            self.draw(picture.image.clone(), &shown, path)?;
         }
+        Ok(self.summary(&shown) + &time)
     }
 
     /// How many of what.
@@ -189,13 +156,13 @@ impl Run<'_> {
     }
 
     /// The best detection is drawn last, over the others.
-    fn draw(&self, image: &mut RgbImage, found: &[Detection], path: &Path) -> Result<()> {
+    fn draw(&self, mut image: RgbImage, found: &[Detection], path: &Path) -> Result<()> {
         for detection in found.iter().rev() {
             let category = self.detector.category(detection.class);
             let label = format!("{} {:.2}", category.name, detection.score);
-            draw::detection(image, detection.corners, detection.class, &label);
+            draw::detection(&mut image, detection.corners, detection.class, &label);
         }
-        images::write(image, path)
+        images::write(&image, path)
     }
 }
 

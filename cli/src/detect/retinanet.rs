@@ -26,8 +26,8 @@ struct Model {
     model: RetinaNet,
     transform: ImageTransform,
     params: DetectionParams,
-    /// The names of the classes, where the file has them.
-    names: Option<Vec<String>>,
+    /// The names of the classes, empty where one has none.
+    names: Vec<String>,
 }
 
 fn load(mut weights: Weights, settings: &Settings) -> Result<Box<dyn Detector>> {
@@ -42,16 +42,7 @@ fn load(mut weights: Weights, settings: &Settings) -> Result<Box<dyn Detector>> 
             config.norm_eps
         );
     }
-    let names = weights.metadata("classes");
-    let names = names.map(|names| names.split(',').map(str::to_string).collect::<Vec<_>>());
-    if let Some(names) = &names
-        && names.len() != config.classes
-    {
-        let (named, classes) = (names.len(), config.classes);
-        weights.fault(format!(
-            "the metadata name {named} classes, the head has {classes}"
-        ));
-    }
+    let names = names(&mut weights, config.classes);
     let transform = transform(&weights, settings)?;
     let model = RetinaNet::load(&mut weights, &config)?;
     weights.finish()?;
@@ -61,6 +52,22 @@ fn load(mut weights: Weights, settings: &Settings) -> Result<Box<dyn Detector>> 
         params: params(settings)?,
         names,
     }))
+}
+
+/// By the file's metadata; else COCO's, where the head has as many classes as torchvision's for COCO.
+fn names(weights: &mut Weights, classes: usize) -> Vec<String> {
+    let names: Vec<String> = match weights.metadata("classes") {
+        Some(names) => names.split(',').map(str::to_string).collect(),
+        None if classes == coco::NAMES.len() => coco::NAMES.map(str::to_string).to_vec(),
+        None => vec![String::new(); classes],
+    };
+    if names.len() != classes {
+        let named = names.len();
+        weights.fault(format!(
+            "the metadata name {named} classes, the head has {classes}"
+        ));
+    }
+    names
 }
 
 /// A file with the metadata `resize` = `none`, as the project's own, sees images at the scale they have; all others at
@@ -109,14 +116,10 @@ impl Detector for Model {
 
     /// Classes are numbered as the model does: torchvision's numbers are COCO's.
     fn category(&self, class: usize) -> Category {
-        let name = match &self.names {
-            Some(names) => names.get(class).cloned(),
-            None => coco::NAMES.get(class).map(|name| (*name).to_string()),
+        let name = match self.names[class].as_str() {
+            "" => format!("class {class}"),
+            name => name.to_string(),
         };
-        let name = name.filter(|name| !name.is_empty());
-        Category {
-            id: class,
-            name: name.unwrap_or_else(|| format!("class {class}")),
-        }
+        Category { id: class, name }
     }
 }

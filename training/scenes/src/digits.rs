@@ -90,16 +90,15 @@ impl Digits {
             Split::Train => &digits[..train],
             Split::Test => &digits[train..],
         };
+        let glyphs = mine.iter().filter_map(|pixels| Glyph::crop(class, pixels));
+        let glyphs: Vec<_> = glyphs.collect();
         ensure!(
-            !mine.is_empty(),
-            "{}: too few digits: {}",
+            !glyphs.is_empty(),
+            "{}: of {} digits none of this split has ink",
             path.display(),
             digits.len()
         );
-        Ok(mine
-            .iter()
-            .filter_map(|pixels| Glyph::crop(class, pixels))
-            .collect())
+        Ok(glyphs)
     }
 
     /// A digit; all classes are as likely.

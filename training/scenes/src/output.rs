@@ -61,6 +61,8 @@ pub fn write_folder(folder: &Path, scenes: impl Iterator<Item = Scene>) -> Resul
         .collect();
     let all = json!({"images": images, "annotations": annotations, "categories": categories});
     std::fs::write(partial.path().join("annotations.json"), all.to_string())?;
-    let finished = partial.keep();
-    std::fs::rename(&finished, folder).with_context(|| folder.display().to_string())
+    std::fs::rename(partial.path(), folder).with_context(|| folder.display().to_string())?;
+    // It has its final name: there is nothing left to remove.
+    let _ = partial.keep();
+    Ok(())
 }
