@@ -143,6 +143,11 @@ impl Naive {
                 bias_at,
                 score: round::<T>(capped + bias),
                 score_size: 1.0 + rule.scale * size + f64::from(bias.abs()),
+                // Where the naive slope has lost all its digits, the gradient's terms still have a size.
+                slope_size: match cap {
+                    0.0 => 1.0,
+                    _ => f64::from(raw / cap).cosh().powi(-2),
+                },
                 slope: if cap == 0.0 {
                     1.0
                 } else {
@@ -242,10 +247,8 @@ impl Naive {
                 self.add(|v| &mut v.dbias, at, ds.into(), size);
                 self.spread.dbias[at] += (p * of_out).powi(2);
             }
-            let (step, slope) = (
-                round::<T>(ds * pair.slope) * scale,
-                f64::from(scale * pair.slope).abs(),
-            );
+            let step = round::<T>(ds * pair.slope) * scale;
+            let slope = f64::from(scale).abs() * pair.slope_size;
             for (d, common) in common.iter_mut().enumerate() {
                 let (q, k) = (
                     operands.q[query + d].to_f32(),
@@ -334,6 +337,8 @@ struct Pair {
     score_size: f64,
     /// Of the soft cap.
     slope: f32,
+    /// The same with all its digits.
+    slope_size: f64,
     kept: f32,
     p: f32,
     dp: f32,
