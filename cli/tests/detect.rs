@@ -231,8 +231,6 @@ fn results_are_those_of_the_library_at_torchvisions_scale() {
         "min_size=64",
         "--set",
         "max_size=90",
-        "--set",
-        "norm_eps=1e-5",
     ]);
     assert_success(&run);
     let mut loaded = Weights::open(&weights, &Device::Cpu, DType::F32).unwrap();

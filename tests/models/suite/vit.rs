@@ -202,7 +202,7 @@ fn images_of_other_sizes_are_errors() {
     let error = vit.clone().with_extents([16, 18]).unwrap_err().to_string();
     assert_eq!(
         error,
-        "vit: image must be multiples of the patch's 4 x 4, got 16 x 18"
+        "vit: image must be 1 to 4096 times the patch's 4 x 4, got 16 x 18"
     );
     assert!(vit.with_extents([0, 16]).is_err());
     let fixed = load(renamed(&golden!("torchvision"), same), Naming::Torchvision);
