@@ -91,8 +91,9 @@ fn check<T: Float>(target: &Target, case: &Case) -> Result<(), TestCaseError> {
         reference::attention_probabilities(inputs, &case.rule(), &rows(case))
     });
     for (at, (&actual, &exact)) in actual.iter().zip(&exact).enumerate() {
-        // A score's terms reach 500, of which a unit of f32 is 6e-5: so much is relative in a probability.
-        let good = (f64::from(actual) - exact).abs() <= 2e-4 * exact + 1e-30;
+        // A score's terms reach 500, of which a unit of f32 is 6e-5: sixteen, as in all budgets, are relative in a
+        // probability.
+        let good = (f64::from(actual) - exact).abs() <= 1e-3 * exact + 1e-30;
         prop_assert!(good, "{target:?} {} {at}: {actual} for {exact}", T::DTYPE);
     }
     Ok(())
