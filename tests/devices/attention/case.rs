@@ -128,6 +128,13 @@ impl Case {
             .map(|[batch, heads]| [extent(batch, self.batch), extent(heads, self.heads)])
     }
 
+    /// Where the bias of query `i` and key `j` of a head lies.
+    pub fn bias_at(&self, [b, h, i, j]: [usize; 4]) -> Option<usize> {
+        let [batch, heads] = self.bias_extents()?;
+        let row = (b.min(batch - 1) * heads + h.min(heads - 1)) * self.queries + i;
+        Some(row * self.keys + j)
+    }
+
     /// Extents and layouts of one buffer a tensor, or of a projection.
     pub fn geometry(&self) -> Geometry {
         let is_packed = self.form == Form::Sequences;

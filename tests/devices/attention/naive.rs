@@ -7,9 +7,9 @@ use ocelli::testing::budget::Budget;
 use ocelli::{DType, Float};
 
 /// One sequence of a case: first query, queries, first key, keys, keys that may be seen.
-struct Sequence([usize; 5]);
+pub struct Sequence([usize; 5]);
 
-fn sequences(case: &Case) -> Vec<Sequence> {
+pub fn sequences(case: &Case) -> Vec<Sequence> {
     let [offsets_q, offsets_k] = case.offsets();
     let lengths = case.kv_lengths();
     let bounds = |offsets: &[i32], b: usize, tokens: usize, longest: usize| {
@@ -43,6 +43,30 @@ pub struct Naive {
     spread: Values,
     /// Sum of the terms without their signs, each with what its score's own terms add: what roundings to f32 take.
     terms: Values,
+}
+
+/// Terms of the score of query `i` and key `j` of a head without their signs, and 1; 0 where the
+/// sequence has no such query or key.
+pub fn score_size<T: Float>(
+    case: &Case,
+    operands: &Operands<T>,
+    [b, h, i, j]: [usize; 4],
+    sequence: &Sequence,
+) -> f64 {
+    let &Sequence([first_q, queries, first_k, keys, _]) = sequence;
+    if i >= queries || j >= keys {
+        return 0.0;
+    }
+    let (dim, kv_head) = (case.head_dim, h / (case.heads / case.kv_heads));
+    let query = &operands.q[((first_q + i) * case.heads + h) * dim..][..dim];
+    let key = &operands.k[((first_k + j) * case.kv_heads + kv_head) * dim..][..dim];
+    let products = query.iter().zip(key);
+    let size: f64 = products
+        .map(|(x, y)| f64::from((x.to_f32() * y.to_f32()).abs()))
+        .sum();
+    let bias = case.bias_at([b, h, i, j]);
+    let bias = bias.map_or(0.0, |at| f64::from(operands.bias[at].to_f32().abs()));
+    1.0 + case.rule().scale * size + bias
 }
 
 impl Naive {
@@ -113,6 +137,7 @@ impl Naive {
                     .is_none_or(|right| j <= place + right as i64)
         };
         let places: Vec<usize> = (0..seen).filter(|&j| visible(j)).collect();
+        let size = |j| score_size(case, operands, [b, h, i, j], sequence);
         let dot = |a: &[T], b: &[T]| -> (f32, f64) {
             let products = || a.iter().zip(b).map(|(x, y)| x.to_f32() * y.to_f32());
             (
@@ -125,16 +150,14 @@ impl Naive {
         let mut pairs: Vec<Pair> = Vec::new();
         for j in places {
             let key = ((first_k + j) * case.kv_heads + kv_head) * dim;
-            let (product, size) = dot(&operands.q[query..][..dim], &operands.k[key..][..dim]);
+            let (product, _) = dot(&operands.q[query..][..dim], &operands.k[key..][..dim]);
             let raw = round::<T>(scale * product);
             let capped = if cap == 0.0 {
                 raw
             } else {
                 round::<T>(cap * (raw / cap).tanh())
             };
-            let bias_at = case.bias_extents().map(|[batch, heads]| {
-                ((b.min(batch - 1) * heads + h.min(heads - 1)) * case.queries + i) * case.keys + j
-            });
+            let bias_at = case.bias_at([b, h, i, j]);
             let bias = bias_at.map_or(0.0, |at| operands.bias[at].to_f32());
             let (dp, dp_size) = dot(&operands.dout[query..][..dim], &operands.v[key..][..dim]);
             let kept = kept(case, b * case.heads + h, i, j);
@@ -142,7 +165,7 @@ impl Naive {
                 key,
                 bias_at,
                 score: round::<T>(capped + bias),
-                score_size: 1.0 + rule.scale * size + f64::from(bias.abs()),
+                score_size: size(j),
                 // Where the naive slope has lost all its digits, the gradient's terms still have a size.
                 slope_size: match cap {
                     0.0 => 1.0,

@@ -2,6 +2,7 @@
 
 use super::case::{Case, Form, Operands, case};
 use super::laid_out;
+use super::naive::{score_size, sequences};
 use super::truth::reference_inputs;
 use crate::device::{Target, targets};
 use ocelli::ops::{AttentionMask, Sequences, attention_probabilities};
@@ -73,6 +74,24 @@ fn run<T: Float>(case: &Case, operands: &Operands<T>, device: &Device) -> Vec<f3
     result.to_vec().unwrap()
 }
 
+/// Sixteen units in the last place of f32, as in all budgets.
+const UNITS: f64 = 16.0 * f32::EPSILON as f64;
+
+/// [`score_size`] of each probability.
+fn sizes<T: Float>(case: &Case, operands: &Operands<T>) -> Vec<f64> {
+    let mut sizes = Vec::new();
+    for (b, sequence) in sequences(case).iter().enumerate() {
+        for h in 0..case.heads {
+            for i in rows(case) {
+                let i = usize::try_from(i).unwrap_or(usize::MAX);
+                let size = |j| score_size(case, operands, [b, h, i, j], sequence);
+                sizes.extend((0..case.keys).map(size));
+            }
+        }
+    }
+    sizes
+}
+
 fn check<T: Float>(target: &Target, case: &Case) -> Result<(), TestCaseError> {
     let operands = Operands::<T>::new(case);
     let device = target.device();
@@ -90,11 +109,27 @@ fn check<T: Float>(target: &Target, case: &Case) -> Result<(), TestCaseError> {
     let exact = reference_inputs(case, &operands, |inputs| {
         reference::attention_probabilities(inputs, &case.rule(), &rows(case))
     });
-    for (at, (&actual, &exact)) in actual.iter().zip(&exact).enumerate() {
-        // A score's terms reach 500, of which a unit of f32 is 6e-5: sixteen, as in all budgets, are relative in a
-        // probability.
-        let good = (f64::from(actual) - exact).abs() <= 1e-3 * exact + 1e-30;
-        prop_assert!(good, "{target:?} {} {at}: {actual} for {exact}", T::DTYPE);
+    let sizes = sizes(case, &operands);
+    let rows = actual
+        .chunks(case.keys.max(1))
+        .zip(exact.chunks(case.keys.max(1)));
+    for (row, ((actual, exact), sizes)) in rows.zip(sizes.chunks(case.keys.max(1))).enumerate() {
+        // Of a hidden key the bias, and so the size, is infinite.
+        let parts = exact.iter().zip(sizes).filter(|(exact, _)| **exact > 0.0);
+        let of_sum: f64 = parts.map(|(exact, size)| exact * size).sum();
+        for (key, ((&actual, &exact), size)) in actual.iter().zip(exact).zip(sizes).enumerate() {
+            // An error of a score, and one of the sum's logarithm, are relative errors of a probability.
+            let allowed = match exact > 0.0 {
+                true => UNITS * (size + of_sum) * exact + f64::from(f32::MIN_POSITIVE),
+                false => 0.0,
+            };
+            let good = (f64::from(actual) - exact).abs() <= allowed;
+            prop_assert!(
+                good,
+                "{target:?} {} row {row} key {key}: {actual} for {exact} within {allowed:e}",
+                T::DTYPE
+            );
+        }
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::dtype::Float;
 use crate::error::Result;
 use crate::params::Attention;
 use crate::params::attention::{Geometry, Layout, Qkv};
-use cudarc::driver::{CudaView, DevicePtr, PushKernelArg};
+use cudarc::driver::{CudaView, DevicePtr, PushKernelArg, SyncOnDrop};
 
 const TILED_IMAGE: &str = "attention/forward_sm90";
 const TILED: [[&str; 2]; 3] = [
@@ -142,18 +142,22 @@ pub(super) fn schedule(
     Schedule::new(gpu, geometry, count, is_causal)
 }
 
+/// A map, and what tells other streams that its tensor is read: to be kept until the kernel is queued.
+pub(super) type Mapped<'a> = (TensorMap, SyncOnDrop<'a>);
+
 /// Maps of queries, keys and values, of boxes of so many queries and keys.
-pub(super) fn maps<T: Float>(
-    context: &Context,
+pub(super) fn maps<'a, T: Float>(
+    context: &'a Context,
     geometry: &Geometry,
-    qkv: &Qkv<CudaView<'_, T>>,
+    qkv: &'a Qkv<CudaView<'_, T>>,
     [rows, keys]: [usize; 2],
-) -> Result<[TensorMap; 3]> {
+) -> Result<[Mapped<'a>; 3]> {
     let [q, k, v] = tensors(geometry);
-    let map = |view: &CudaView<'_, T>, layout, tensor: &Tensor, tokens: usize| {
-        let view = from_offset(view, layout);
-        let (address, _guard) = view.device_ptr(context.stream());
-        TensorMap::new(address, T::DTYPE, tensor, tokens as u32)
+    let map = |view: &'a CudaView<'_, T>, layout: &Layout, tensor: &Tensor, tokens: usize| {
+        let (start, reads) = view.device_ptr(context.stream());
+        let address = start + (layout.offset.min(view.len()) * size_of::<T>()) as u64;
+        let map = TensorMap::new(address, T::DTYPE, tensor, tokens as u32)?;
+        Ok((map, reads))
     };
     let views = qkv.parts();
     Ok([
@@ -178,11 +182,6 @@ pub(super) fn launch<T: Float>(
         &arguments.qkv,
         [GROUP_ROWS, tiles.keys()],
     )?;
-    // Other streams wait for the kernel to have read what it is given by maps alone.
-    let _reads = arguments
-        .qkv
-        .parts()
-        .map(|view| view.device_ptr(context.stream()));
     let [_, _, v] = arguments.qkv.parts();
     let v = from_offset(v, &geometry.v);
     let start = geometry.out.offset.min(arguments.out.len());
@@ -190,7 +189,7 @@ pub(super) fn launch<T: Float>(
     let [offsets_q, offsets_k] = offsets(&arguments.mask);
     let function = context.function_for(&plan.launch)?;
     let mut builder = context.stream().launch_builder(&function);
-    for map in &maps {
+    for (map, _) in &maps {
         builder.arg(map);
     }
     builder.arg(&plan.scalars).arg(schedule);

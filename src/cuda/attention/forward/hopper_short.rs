@@ -9,7 +9,7 @@ use crate::dtype::Float;
 use crate::error::Result;
 use crate::params::Attention;
 use crate::params::attention::Geometry;
-use cudarc::driver::{DevicePtr, DeviceRepr, PushKernelArg};
+use cudarc::driver::{DeviceRepr, PushKernelArg};
 use std::fmt;
 
 pub(super) const IMAGE: &str = "attention/forward_short_sm90";
@@ -152,16 +152,11 @@ pub(super) fn launch<T: Float>(
         &arguments.qkv,
         [GROUP_ROWS, tiles.keys() / 2],
     )?;
-    // Other streams wait for the kernel to have read what it is given by maps alone.
-    let _reads = arguments
-        .qkv
-        .parts()
-        .map(|view| view.device_ptr(context.stream()));
     let start = geometry.out.offset.min(arguments.out.len());
     let mut out = arguments.out.slice_mut(start..);
     let function = context.function_for(&plan.launch)?;
     let mut builder = context.stream().launch_builder(&function);
-    for map in &maps {
+    for (map, _) in &maps {
         builder.arg(map);
     }
     builder.arg(&plan.scalars).arg(&tiles.units);
