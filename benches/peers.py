@@ -5,13 +5,12 @@
 Needs torch 2.11 and torchvision 0.26; runs on CUDA where torch can, and on the CPU. On CUDA, calls are timed by events with a cold
 L2, as in the benches; `compiled` is torch.compile of the same function. On the CPU the ratio of processor time is printed, too:
 on a busy machine it alone means something, with OMP_NUM_THREADS=1 here and RAYON_NUM_THREADS=1 there, so that no thread spins.
-A word after the file keeps to the cases whose function's name holds it.
 """
 
+import argparse
 import itertools
 import re
 import statistics
-import sys
 import time
 
 import torch
@@ -46,16 +45,21 @@ def timed(call, device):
         seconds.spent = statistics.median(spent)
         return seconds
     flush = torch.empty(256 << 20, dtype=torch.uint8, device=device)
-    events = []
-    for _ in range(20):
-        flush.zero_()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        end.record()
-        events.append((start, end))
-    torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) / 1e3 for start, end in events)
+    times = []
+    # Twenty calls, or as many as fit into a second, but five.
+    begin = time.perf_counter()
+    while len(times) < 5 or len(times) < 20 and time.perf_counter() < begin + 1:
+        events = []
+        for _ in range(5):
+            flush.zero_()
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            call()
+            end.record()
+            events.append((start, end))
+        torch.cuda.synchronize()
+        times += [start.elapsed_time(end) / 1e3 for start, end in events]
+    return statistics.median(times)
 
 
 def focal(logits, target):
@@ -314,9 +318,11 @@ ATTENTION = [
     (8, 6, 1370, 64, False, False),
     (16, 32, 1024, 64, False, False),
     (1, 32, 16384, 64, False, False),
+    (1, 32, 16384, 64, True, False),
     (4, 16, 4096, 128, False, False),
     (1, 16, 16384, 128, False, False),
     (1, 16, 16384, 128, True, False),
+    (1, 8, 16384, 256, False, False),
 ]
 
 
@@ -357,6 +363,23 @@ def attention(device):
 
                 yield f"{case} forward", f"PyTorch {variant}", timed(forward, device)
                 yield f"{case} backward", f"PyTorch {variant}", timed(backward, device)
+
+
+def attention_decode(device):
+    """Yields (case, variant, seconds): a query of 32 heads, 8 of keys, which the math backend repeats."""
+    if device == "cpu":
+        return
+    random = lambda tokens, heads: torch.randn(1, heads, tokens, 128, device=device).half()
+    q, k, v = random(1, 32), random(8192, 8), random(8192, 8)
+    for variant, backend in {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}.items():
+        call = lambda: scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        with sdpa_kernel(backend), torch.no_grad():
+            try:
+                call()
+            except RuntimeError as error:
+                print(f"attention of one query: {variant} does not take it: {str(error).splitlines()[0]}")
+                continue
+            yield "attention [1, 1 of 8192, 32 of 8, 128] f16 forward", f"PyTorch {variant}", timed(call, device)
 
 
 def anchors_of_levels(device):
@@ -484,6 +507,18 @@ def linear(device):
         call = (lambda: torch.nn.functional.gelu(layer(x))) if name else (lambda: layer(x))
         with torch.inference_mode():
             yield f"linear [197, {inputs}] to {outputs} f32{name}", "torch", timed(call, device)
+    if device == "cpu":
+        return
+    for rows, inputs, outputs, dtype, name in [
+        (197, 768, 768, torch.bfloat16, "bf16"),
+        (6304, 768, 3072, torch.bfloat16, "bf16 gelu"),
+        (6304, 768, 3072, torch.float32, "f32 gelu"),
+    ]:
+        layer = torch.nn.Linear(inputs, outputs, device=device, dtype=dtype)
+        x = torch.randn(rows, inputs, device=device, dtype=dtype)
+        call = (lambda: torch.nn.functional.gelu(layer(x))) if "gelu" in name else (lambda: layer(x))
+        with torch.inference_mode():
+            yield f"linear [{rows}, {inputs}] to {outputs} {name}", "torch", timed(call, device)
 
 
 def conv2d(device):
@@ -507,6 +542,13 @@ def conv2d(device):
             x = torch.randn(1, channels, height, width, device=device).to(memory_format=memory)
             with torch.inference_mode():
                 yield case, variant, timed(lambda: torch.relu_(layer(x)), device)
+    if device == "cpu":
+        return
+    layer = torch.nn.Conv2d(256, 256, 3, padding=1, device=device).bfloat16().to(memory_format=torch.channels_last)
+    x = torch.randn(8, 256, 100, 168, device=device).bfloat16().to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        seconds = timed(lambda: torch.relu_(layer(x)), device)
+        yield "conv2d [8, 100, 168, 256] to 256, 3 x 3 by 1 bf16", "torch channels_last", seconds
 
 
 def dense(device):
@@ -533,9 +575,31 @@ def dense(device):
         "add_positions [8, 196, 768] f32 behind a token": lambda: torch.cat([token.expand(8, -1, -1), tokens], 1) + positions,
         "embedding [32, 128] of [30522, 384] f32": lambda: functional.embedding(words, table),
     }
+    if device == "cuda":
+        cases |= batches(device)
     with torch.inference_mode():
         for case, call in cases.items():
             yield case, "torch", timed(call, device)
+
+
+def batches(device):
+    """Calls by case: the same layers of batches in bf16."""
+    functional = torch.nn.functional
+    random = lambda *shape: torch.randn(*shape, device=device).bfloat16()
+    last = lambda tensor: tensor.to(memory_format=torch.channels_last)
+    rows, weight, bias, hidden = random(6304, 768), random(768), random(768), random(6304, 3072)
+    maps, affine, small = last(random(8, 256, 100, 168)), (random(256), random(256)), last(random(8, 256, 50, 84))
+    stem, tokens, token, positions = last(random(8, 64, 400, 672)), random(64, 196, 768), random(1, 1, 768), random(197, 768)
+    logits = torch.randn(1 << 25, device=device)
+    return {
+        "layer_norm [6304, 768] bf16": lambda: functional.layer_norm(rows, (768,), weight, bias, 1e-6),
+        "group_norm [8, 100, 168, 256] bf16 relu": lambda: functional.group_norm(maps, 32, *affine).relu_(),
+        "max_pool2d [8, 400, 672, 64] bf16": lambda: functional.max_pool2d(stem, 3, 2, 1),
+        "upsample_nearest_add [8, 100, 168, 256] bf16": lambda: functional.interpolate(small, (100, 168)) + maps,
+        "activation [6304, 3072] bf16 gelu": lambda: functional.gelu(hidden),
+        "add_positions [64, 196, 768] bf16 behind a token": lambda: torch.cat([token.expand(64, -1, -1), tokens], 1) + positions,
+        "cast [33554432] f32 to bf16": lambda: logits.bfloat16(),
+    }
 
 
 def retinanet(device):
@@ -569,6 +633,7 @@ CASES = [
     anchor_box_loss,
     anchor_decode,
     attention,
+    attention_decode,
     corner_decode,
     corner_losses,
     conv2d,
@@ -586,19 +651,31 @@ CASES = [
 
 
 def main():
-    times = ours(sys.argv[1]) if len(sys.argv) > 1 else {}
-    word = sys.argv[2] if len(sys.argv) > 2 else ""
-    cases = [case for case in CASES if word in case.__name__]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", nargs="?", help="what `cargo bench` printed")
+    parser.add_argument("word", nargs="?", default="", help="keeps to the cases whose function's name holds it")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="one device, rather than all there are")
+    arguments = parser.parse_args()
+    times = ours(arguments.file) if arguments.file else {}
+    cases = [case for case in CASES if arguments.word in case.__name__]
     if not cases:
-        raise SystemExit(f"no case named {word}; known: {', '.join(case.__name__ for case in CASES)}")
+        parser.error(f"no case named {arguments.word}; known: {', '.join(case.__name__ for case in CASES)}")
+    stopped = []
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads")
-    for device in ["cpu", "cuda"]:
+    for device in [arguments.device] if arguments.device else ["cpu", "cuda"]:
         if device == "cuda" and not torch.cuda.is_available():
             print("not measured: cuda: torch finds no GPU")
             continue
-        for case, variant, seconds in itertools.chain.from_iterable(case(device) for case in cases):
-            mine = times.get((case, device))
-            print(line(case, device, variant, seconds, mine), flush=True)
+        for cases_of in cases:
+            try:
+                for case, variant, seconds in cases_of(device):
+                    print(line(case, device, variant, seconds, times.get((case, device))), flush=True)
+            except Exception as error:
+                # One that a version of PyTorch or a machine's memory does not take must not cost the rest.
+                stopped.append(cases_of.__name__)
+                print(f"{cases_of.__name__} on {device} stopped: {error}", flush=True)
+    if stopped:
+        raise SystemExit(f"stopped: {', '.join(stopped)}")
 
 
 if __name__ == "__main__":

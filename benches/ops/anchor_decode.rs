@@ -1,9 +1,9 @@
 //! RetinaNet's candidates at 800 x 1344, 80 classes: 16.1 million logits an image.
 
-use crate::bench::Bench;
+use crate::bench::{Bench, normal};
 use ocelli::ops::{Candidates, anchor_decode, nms};
 use ocelli::params::{AnchorDecode, Anchors, Nms};
-use ocelli::testing::strategy::{Data, SplitMix};
+use ocelli::testing::strategy::SplitMix;
 use ocelli::{DType, Device, Tensor};
 
 const CLASSES: usize = 80;
@@ -28,7 +28,7 @@ fn head(device: &Device, anchors: &Anchors, images: usize, dtype: DType) -> [Vec
     let mut random = SplitMix(4);
     let mut upload = |channels: usize, grid: [usize; 2], logits: bool| {
         let shape = [images, grid[0], grid[1], 9 * channels];
-        let mut values = Data::Spread(0.4).values(shape.iter().product(), random.next());
+        let mut values = normal(0.4, shape.iter().product(), random.next());
         if logits {
             for value in &mut values {
                 let found = random.next().is_multiple_of(4000);

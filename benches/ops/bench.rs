@@ -4,7 +4,15 @@ use crate::measured::{Measured, cpu, gpu};
 use crate::timing::time;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use ocelli::Device;
+use ocelli::testing::strategy::Data;
+use std::collections::BTreeSet;
+use std::io::Write;
 use std::time::Duration;
+
+/// What is predicted of an H200, a line a case.
+const PREDICTED: &str = include_str!("../h200.csv");
+/// Whole models, of which nothing is predicted.
+const MODELS: [&str; 3] = ["retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "vit"];
 
 /// What one call must do at least.
 #[derive(Clone, Copy)]
@@ -19,8 +27,8 @@ pub struct Cost {
 pub struct Bench {
     criterion: Criterion,
     devices: Vec<Measured>,
-    /// Lines of the summary.
-    lines: Vec<String>,
+    /// Op and case of all that CUDA is asked for, filtered out or not.
+    on_cuda: BTreeSet<(String, String)>,
     /// Run as a test, each case runs once, and small.
     smoke: bool,
 }
@@ -37,11 +45,14 @@ impl Bench {
         for device in &devices {
             println!("{device}");
         }
-        let criterion = Criterion::default().sample_size(20).configure_from_args();
+        let criterion = Criterion::default()
+            .sample_size(20)
+            .warm_up_time(Duration::from_millis(500))
+            .measurement_time(Duration::from_secs(2));
         Self {
-            criterion,
+            criterion: criterion.configure_from_args(),
             devices,
-            lines: Vec::new(),
+            on_cuda: BTreeSet::new(),
             smoke,
         }
     }
@@ -80,6 +91,9 @@ impl Bench {
         prepare: impl Fn(&Device) -> F,
     ) {
         let [on_cpu, on_cuda] = devices;
+        if on_cuda {
+            self.on_cuda.insert((op.to_owned(), case.to_owned()));
+        }
         let asked = |measured: &&Measured| match measured.device {
             Device::Cpu => on_cpu,
             Device::Cuda(_) => on_cuda,
@@ -106,24 +120,58 @@ impl Bench {
             });
             group.finish();
             let name = format!("{op} {case} on {}", measured.name);
-            let summary = summary(&name, samples, cost, measured);
-            self.lines.extend(summary.map(|line| match measured.device {
+            let Some(line) = summary(&name, samples, cost, measured) else {
+                continue;
+            };
+            match measured.device {
                 Device::Cpu => {
                     let spent = 1e3 * spent.as_secs_f64() / made as f64;
-                    format!("{line}, {spent:.3} ms of processor time")
+                    println!("{line}, {spent:.3} ms of processor time");
                 }
-                Device::Cuda(_) => line,
-            }));
+                Device::Cuda(_) => println!("{line}"),
+            }
+            // In a file, too, if the run is ended from outside.
+            let _ = std::io::stdout().flush();
         }
     }
 
-    /// Prints the summary.
+    /// Ends the run. A smoke run checks that each prediction has its case, and each op on CUDA a prediction.
     pub fn finish(self) {
         self.criterion.final_summary();
-        for line in self.lines {
-            println!("{line}");
+        if !self.smoke {
+            return;
+        }
+        let predicted: BTreeSet<&str> = PREDICTED.lines().filter_map(predicted).collect();
+        let names: BTreeSet<String> = (self.on_cuda.iter())
+            .map(|(op, case)| format!("{op} {case}"))
+            .collect();
+        for case in &predicted {
+            assert!(names.contains(*case), "no case of h200.csv's `{case}`");
+        }
+        for (op, _) in &self.on_cuda {
+            let is_predicted = predicted
+                .iter()
+                .any(|case| case.split(' ').next() == Some(op));
+            let is_model = MODELS.contains(&op.as_str());
+            assert!(
+                is_predicted || is_model,
+                "h200.csv predicts nothing of {op}"
+            );
         }
     }
+}
+
+/// The name in a line of [`PREDICTED`].
+fn predicted(line: &str) -> Option<&str> {
+    line.strip_prefix('"')?.split('"').next()
+}
+
+/// Normal numbers, the first million of them again and again: what takes a minute to draw adds nothing.
+pub fn normal(spread: f32, len: usize, seed: u64) -> Vec<f32> {
+    // A prime, so that rows differ whatever their length.
+    const DRAWN: usize = 1_000_003;
+    let drawn = Data::Spread(spread).values(len.min(DRAWN), seed);
+    drawn.iter().copied().cycle().take(len).collect()
 }
 
 /// Median, spread between the quartiles, share of the device's bandwidth, and where operations count, their rate and its
@@ -143,7 +191,7 @@ fn summary(name: &str, mut samples: Vec<f64>, cost: Cost, reached: &Measured) ->
         ),
     };
     Some(format!(
-        "{name}: {:.3} ms, quartiles {spread:.0} % apart, {share:.0} % of a copy's bandwidth{rate}",
+        "{name}: {:.4} ms, quartiles {spread:.0} % apart, {share:.0} % of a copy's bandwidth{rate}",
         1e3 * median
     ))
 }

@@ -1,8 +1,8 @@
 //! Pull, push and offset losses of CornerNet's maps: 128 x 128 cells, 30 boxes an image.
 
-use crate::bench::Bench;
+use crate::bench::{Bench, normal};
 use ocelli::ops::{corner_embedding_loss_with_gradient, corner_offset_loss_with_gradient};
-use ocelli::testing::strategy::{Data, SplitMix};
+use ocelli::testing::strategy::SplitMix;
 use ocelli::{Device, Tensor};
 
 const SIDE: usize = 128;
@@ -10,7 +10,7 @@ const BOXES: usize = 30;
 
 fn map(device: &Device, batch: usize, side: usize, channels: usize, seed: u64) -> Tensor {
     let shape = [batch, side, side, channels];
-    let values = Data::Spread(1.0).values(shape.iter().product(), seed);
+    let values = normal(1.0, shape.iter().product(), seed);
     Tensor::from_vec(values, &shape, device).expect("a map")
 }
 
@@ -25,7 +25,7 @@ pub fn run(bench: &mut Bench) {
     let (batch, side) = (8, bench.size(SIDE).max(16));
     // What is written: the gradients of both maps, or of two channels.
     let bytes = 2 * 4 * batch * side * side;
-    let case = format!("[{batch}, {side}, {side}] f32");
+    let case = format!("[{batch}, {SIDE}, {SIDE}] f32");
     bench.case("corner_embedding_loss", &case, bytes, |device| {
         let maps = [1, 2].map(|seed| map(device, batch, side, 1, seed));
         let cells = [3, 4].map(|seed| indices(device, batch, side, seed));
@@ -42,7 +42,7 @@ pub fn run(bench: &mut Bench) {
             map(device, batch, side, 2, 5),
             indices(device, batch, side, 6),
         );
-        let targets = Data::Spread(0.3).values(batch * BOXES * 2, 7);
+        let targets = normal(0.3, batch * BOXES * 2, 7);
         let targets = Tensor::from_vec(targets, &[batch, BOXES, 2], device).expect("targets");
         move || {
             let params = Default::default();

@@ -1,19 +1,18 @@
 //! Corner pooling of CornerNet's maps: 128 x 128 cells of 128 channels.
 
-use crate::bench::Bench;
+use crate::bench::{Bench, normal};
 use ocelli::ops::{
     corner_pool, corner_pool_backward, corner_pool_pair, corner_pool_pair_backward,
     corner_pool_pair_with_bits, corner_pool_with_bits,
 };
 use ocelli::params::{Corner, Direction, Layout};
-use ocelli::testing::strategy::Data;
 use ocelli::{DType, Device, Tensor};
 
 const SIDE: usize = 128;
 const CHANNELS: usize = 128;
 
 fn map(device: &Device, shape: &[usize], dtype: DType, seed: u64) -> Tensor {
-    let values = Data::Spread(1.0).values(shape.iter().product(), seed);
+    let values = normal(1.0, shape.iter().product(), seed);
     let host = Tensor::from_vec(values, shape, &Device::Cpu).expect("a map");
     let host = host.to_dtype(dtype).expect("a cast");
     host.to_device(device).expect("a copy")
@@ -54,7 +53,8 @@ pub fn run(bench: &mut Bench) {
             Layout::ChannelsLast => "BHWC",
             Layout::ChannelsFirst => "BCHW",
         };
-        let case = format!("{order} {shape:?} {dtype} {direction:?}");
+        // In either order, as there are as many channels as cells a side.
+        let case = format!("{order} [{batch}, {SIDE}, {SIDE}, {CHANNELS}] {dtype} {direction:?}");
         bench.case("corner_pool", &case, bytes, |device| {
             let map = map(device, &shape, dtype, 1);
             check(&map, direction, layout);
@@ -80,7 +80,7 @@ fn pair(bench: &mut Bench, shape: [usize; 4], dtype: DType) {
     let (corner, layout) = (Corner::TopLeft, Layout::ChannelsLast);
     let elements: usize = shape.iter().product();
     let bytes = 3 * elements * dtype.size();
-    let case = format!("{shape:?} {dtype}");
+    let case = format!("[{}, {SIDE}, {SIDE}, {CHANNELS}] {dtype}", shape[0]);
     bench.case("corner_pool_pair", &case, bytes, |device| {
         let maps = [1, 2].map(|seed| map(device, &shape, dtype, seed));
         move || drop(corner_pool_pair(&maps[0], &maps[1], corner, layout).expect("a pair"))

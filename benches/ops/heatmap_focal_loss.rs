@@ -1,11 +1,11 @@
 //! Heatmap focal loss and targets of CornerNet's maps: 128 x 128 cells of 80 classes, 30 boxes an image.
 
-use crate::bench::Bench;
+use crate::bench::{Bench, normal};
 use ocelli::ops::{
     HeatmapTargets, corner_targets, heatmap_focal_loss, heatmap_focal_loss_with_gradient,
 };
 use ocelli::params::{Corner, CornerTargets, HeatmapFocalLoss};
-use ocelli::testing::strategy::{Data, SplitMix};
+use ocelli::testing::strategy::SplitMix;
 use ocelli::{DType, Device, Tensor};
 
 const SIDE: usize = 128;
@@ -23,7 +23,7 @@ struct Inputs {
 impl Inputs {
     fn new(device: &Device, batch: usize, side: usize, dtype: DType) -> Self {
         let shape = [batch, side, side, CLASSES];
-        let logits = Data::Spread(1.5).values(shape.iter().product(), 1);
+        let logits = normal(1.5, shape.iter().product(), 1);
         // Around the prior of a fresh CornerNet.
         let logits = logits.into_iter().map(|x| x - 2.19).collect();
         let logits = Tensor::from_vec::<f32>(logits, &shape, &Device::Cpu).expect("logits");
@@ -83,7 +83,7 @@ pub fn run(bench: &mut Bench) {
     };
     for (batch, dtype) in [(1, DType::F32), (8, DType::F32), (8, DType::BF16)] {
         let elements = batch * side * side * CLASSES;
-        let case = format!("[{batch}, {side}, {side}, {CLASSES}] {dtype}");
+        let case = format!("[{batch}, {SIDE}, {SIDE}, {CLASSES}] {dtype}");
         let logits = elements * dtype.size();
         let name = "heatmap_focal_loss";
         bench.case(
@@ -115,7 +115,7 @@ pub fn run(bench: &mut Bench) {
         });
     }
     let bytes = 2 * 4 * 8 * side * side * CLASSES;
-    let case = format!("[8, {side}, {side}, {CLASSES}]");
+    let case = format!("[8, {SIDE}, {SIDE}, {CLASSES}]");
     bench.case("corner_targets", &case, bytes, |device| {
         let inputs = Inputs::new(device, 8, side, DType::F32);
         move || {

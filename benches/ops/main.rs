@@ -1,8 +1,8 @@
 //! Speed of each op, on the CPU and on the first GPU.
 //!
 //! A case states the bytes it must move and checks its answer before it is timed; data are random.
-//! On CUDA each call is timed by device events with a cold L2. Besides criterion's report, one line
-//! a case gives the median, the spread and the share of the bandwidth that a copy reached on the
+//! On CUDA each call is timed by device events with a cold L2. Below criterion's report of a case, one line
+//! gives the median, the spread and the share of the bandwidth that a copy reached on the
 //! same device just before; where operations count, their rate and its share of a matrix product's.
 //!
 //! On one thread (`RAYON_NUM_THREADS=1`) a CPU's times are processor time, which other work on the
@@ -11,6 +11,7 @@
 mod anchor_box_loss;
 mod anchor_decode;
 mod attention;
+mod attention_forms;
 mod bench;
 mod corner_decode;
 mod corner_losses;
@@ -32,6 +33,7 @@ use bench::Bench;
 fn main() {
     let mut bench = Bench::new();
     attention::run(&mut bench);
+    attention_forms::run(&mut bench);
     corner_losses::run(&mut bench);
     corner_pool::run(&mut bench);
     heatmap_focal_loss::run(&mut bench);

@@ -45,13 +45,13 @@ fn check(inputs: &[Tensor; 3], params: &Nms) {
 
 pub fn run(bench: &mut Bench) {
     for (images, boxes) in [(1, 800), (1, 5_000), (8, 5_000), (1, 100_000)] {
+        let case = format!("[{images} x {boxes}] 80 classes");
         let boxes = bench.size(boxes);
         let params = Nms {
             max_output: Some(boxes.min(300)),
             ..Nms::default()
         };
         let bytes = images * (24 * boxes + 4 * 300);
-        let case = format!("[{images} x {boxes}] 80 classes");
         bench.case("nms", &case, bytes, |device| {
             let inputs = inputs(device, images, boxes);
             check(&inputs, &params);

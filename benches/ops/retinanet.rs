@@ -1,9 +1,8 @@
 //! RetinaNet with ResNet-50 from a normalised image to its head outputs, on random weights.
 
-use crate::bench::Bench;
+use crate::bench::{Bench, normal};
 use ocelli::io::{TensorFile, Weights};
 use ocelli::models::retinanet::{Config, RetinaNet};
-use ocelli::testing::strategy::Data;
 use ocelli::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
@@ -28,7 +27,7 @@ fn file(parameters: &BTreeMap<String, Vec<usize>>) -> Vec<u8> {
             vec![1.0; shape[0]]
         } else {
             let spread = 1.5 / (inputs as f32).sqrt();
-            Data::Spread(spread).values(elements(shape), seed as u64)
+            normal(spread, elements(shape), seed as u64)
         };
         (
             name,
@@ -59,12 +58,12 @@ pub fn run(bench: &mut Bench) {
             let mut weights = Weights::new(file, device, DType::F32);
             let model = RetinaNet::open(&mut weights).expect("a model");
             weights.finish().expect("all weights");
-            let values = Data::Spread(1.0).values(height * width * 3, 1);
+            let values = normal(1.0, height * width * 3, 1);
             let image = Tensor::from_vec(values, &[1, height, width, 3], device);
             (model, image.expect("an image"))
         };
-        let case = format!("[1, {height}, {width}, 3] f32");
-        bench.case(name, &case, 4 * elements, |device| {
+        let case = "[1, 480, 640, 3] f32";
+        bench.case(name, case, 4 * elements, |device| {
             let (model, image) = load(device);
             let outputs = model.forward(&image).expect("a result");
             let finite = |level: &Tensor| {

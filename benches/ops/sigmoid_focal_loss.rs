@@ -1,9 +1,9 @@
 //! Sigmoid focal loss on RetinaNet's anchors: 201,600 an image of 800 x 1344, 80 classes.
 
-use crate::bench::Bench;
+use crate::bench::{Bench, normal};
 use ocelli::ops::{sigmoid_focal_loss, sigmoid_focal_loss_with_gradient};
 use ocelli::params::SigmoidFocalLoss;
-use ocelli::testing::strategy::{Data, SplitMix};
+use ocelli::testing::strategy::SplitMix;
 use ocelli::{DType, Device, Tensor};
 
 const ANCHORS: usize = 201_600;
@@ -12,7 +12,7 @@ const CLASSES: usize = 80;
 /// Logits around the prior of a fresh RetinaNet, -ln(99), and labels of which 1 in 400 is a class
 /// and 1 in 100 ignored.
 fn inputs(device: &Device, rows: usize, dtype: DType) -> (Tensor, Tensor) {
-    let mut logits = Data::Spread(1.5).values(rows * CLASSES, 1);
+    let mut logits = normal(1.5, rows * CLASSES, 1);
     logits.iter_mut().for_each(|x| *x -= 4.595_119_5);
     let mut random = SplitMix(2);
     let mut label = || match random.next() % 400 {

@@ -21,6 +21,7 @@ fn check(inputs: &[Tensor; 3], params: &SoftNms) {
 
 pub fn run(bench: &mut Bench) {
     for (images, boxes) in [(1, 800), (1, 5_000), (8, 5_000)] {
+        let case = format!("[{images} x {boxes}] 80 classes");
         let boxes = bench.size(boxes);
         let kept = boxes.min(100);
         let params = SoftNms {
@@ -29,7 +30,6 @@ pub fn run(bench: &mut Bench) {
             ..SoftNms::default()
         };
         let bytes = images * (24 * boxes + 8 * kept + 4);
-        let case = format!("[{images} x {boxes}] 80 classes");
         bench.case("soft_nms", &case, bytes, |device| {
             let inputs = inputs(device, images, boxes);
             check(&inputs, &params);

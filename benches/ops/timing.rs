@@ -20,15 +20,18 @@ pub fn time(device: &Device, calls: u64, call: &mut impl FnMut()) -> Duration {
     }
 }
 
-/// Sums what device events say of each call, after as many bytes were written as would fill the L2
-/// twice.
+/// Sums what device events say of each call, after so much was written that the L2 is cold, and that the host
+/// has queued the call before the device comes to it.
 #[cfg(feature = "cuda")]
 fn time_on_cuda(context: &Context, calls: u64, call: &mut impl FnMut()) -> Duration {
     /// Events in flight: a few are enough to keep the device busy.
     const BATCH: u64 = 64;
     let stream = context.stream();
-    let flush = (2 * context.properties().l2_bytes as usize).max(1 << 20);
-    let mut flush = stream.alloc_zeros::<u8>(flush).expect("room for a flush");
+    /// As in `benches/peers.py`: the L2 of an H200 five times.
+    const FLUSH_BYTES: usize = 256 << 20;
+    let mut flush = stream
+        .alloc_zeros::<u8>(FLUSH_BYTES)
+        .expect("room for a flush");
     let event = || {
         stream
             .record_event(Some(CU_EVENT_DEFAULT))

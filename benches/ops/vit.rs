@@ -1,9 +1,8 @@
 //! ViT-B/16 as a whole: an image on the CPU, a batch on CUDA.
 
-use super::bench::{Bench, Cost};
+use crate::bench::{Bench, Cost, normal};
 use ocelli::io::{Weights, write_tensors};
 use ocelli::models::vit::{Config, Vit};
-use ocelli::testing::strategy::Data;
 use ocelli::{DType, Device, Result, Tensor};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -41,7 +40,7 @@ pub fn run(bench: &mut Bench) {
         bench.costly_case("vit", case, cost, devices, |device| {
             let file = file.get_or_init(|| random_weights(&parameters).expect("weights"));
             let model = load(file, &config, device, dtype).expect("a model");
-            let pixels = Data::Spread(1.0).values(images * 224 * 224 * 3, 1);
+            let pixels = normal(1.0, images * 224 * 224 * 3, 1);
             let image = Tensor::from_vec(pixels, &[images, 224, 224, 3], &Device::Cpu);
             let image = image.and_then(|image| image.to_dtype(dtype)?.to_device(device));
             let image = image.expect("an image");
@@ -85,7 +84,7 @@ fn elements(shape: &[usize]) -> usize {
 /// A file of these tensors, of values that keep activations in range.
 fn random_weights(parameters: &BTreeMap<String, Vec<usize>>) -> Result<PathBuf> {
     let tensors = parameters.iter().enumerate().map(|(seed, (name, shape))| {
-        let values = Data::Spread(0.03).values(elements(shape), seed as u64);
+        let values = normal(0.03, elements(shape), seed as u64);
         Ok((name.clone(), Tensor::from_vec(values, shape, &Device::Cpu)?))
     });
     let path = std::env::temp_dir().join(format!("ocelli-bench-vit-{}", std::process::id()));

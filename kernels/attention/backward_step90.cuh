@@ -148,8 +148,10 @@ struct Consumer {
       start_sums<T>(far_sums, rounded, shared.far_columns(n));
       wait_for_products<1>();
     } else {
-      // The exponentials are not to wait for the slopes.
+      // The exponentials are not to wait for the slopes, but ptxas would move the wait up among them. A
+      // branch stops it: the tile is there, so this one is passed at once.
       pin(scores[0]);
+      shared.ring().wait(n);
       wait_for_products<0>();
     }
     pin(slopes[0]);

@@ -7,8 +7,8 @@
 #   correctness   every property suite on the GPU; a skipped test fails
 #   memcheck, racecheck, initcheck, synccheck
 #                 the same tests, fewer cases, under compute-sanitizer    [CUDA toolkit]
-#   benches       the benchmarks on the GPU
-#   peers         the same cases in PyTorch and torchvision               [python3 with PyTorch]
+#   benches       the benchmarks on the GPU, half a second each
+#   peers         the same cases in PyTorch and torchvision on the GPU    [python3 with PyTorch]
 #   ncu           hardware counters of the kernels listed in ncu.txt      [Nsight Compute]
 #
 # Without STAGE all run, in this order. A stage takes at most 9 minutes. OUT receives a log for each
@@ -69,7 +69,8 @@ sanitizer() {
 }
 
 benches() {
-    CRITERION_HOME=$SCRATCH/criterion logged "$OUT/benches.log" ./benches --bench
+    CRITERION_HOME=$SCRATCH/criterion logged "$OUT/benches.log" ./benches --bench \
+        --warm-up-time 0.1 --measurement-time 0.5 --nresamples 1000 /cuda
     verdict $?
 }
 
@@ -78,7 +79,7 @@ peers() {
     # With the times of the benches, where they were run, it prints ratios.
     local ours=()
     [[ -e $OUT/benches.log ]] && ours=("$OUT/benches.log")
-    logged "$OUT/peers.log" python3 peers.py "${ours[@]}"
+    logged "$OUT/peers.log" python3 peers.py --device cuda "${ours[@]}"
     verdict $?
 }
 
@@ -87,10 +88,10 @@ ncu_counters() {
     command -v ncu >/dev/null || { echo "passed over: ncu is not installed"; return; }
     while read -r kernel bench; do
         [[ $kernel && $kernel != \#* ]] || continue
-        # The first launch of each shape.
+        # The first launch of each shape; what is left out costs no replay.
         logged "$log" ncu --kernel-name "regex:$kernel" --filter-mode per-launch-config \
             --launch-count 1 --set full --clock-control none \
-            ./benches --bench --profile-time 1 "$bench"
+            ./benches --bench --profile-time 0.1 "$bench"
         status=$?
         ((status == 0)) || failed=$status
     done <ncu.txt

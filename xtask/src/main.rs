@@ -47,7 +47,7 @@ enum Command {
     /// Make target/gpu-bundle: prebuilt tests and benches for a GPU machine without Rust.
     GpuBundle,
     /// Draw assets/roofline.svg from benches/h200.csv: the kernels against what an H200 can do.
-    Plot,
+    Plot(plot::Options),
 }
 
 fn main() -> ExitCode {
@@ -78,6 +78,6 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         Command::Test(options) => test::run(&workspace, options),
         Command::Ci => ci::run(&workspace),
         Command::GpuBundle => bundle::run(&workspace).map(|()| true),
-        Command::Plot => plot::run(&workspace).map(|()| true),
+        Command::Plot(options) => plot::run(&workspace, &options).map(|()| true),
     }
 }

@@ -1,7 +1,8 @@
 //! `cargo xtask plot`: the kernels against the roofline of the GPU, as a picture for the README.
 
+use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use plotters::coord::combinators::LogCoord;
@@ -15,9 +16,16 @@ const COPY: f64 = 4.3e12;
 const PEAKS: [(&str, f64); 3] = [("bf16", 790e12), ("tf32", 395e12), ("f32", 67e12)];
 
 /// Operations a byte, and operations a second, that the chart spans.
-const INTENSITIES: std::ops::Range<f64> = 1.0..2e5;
+const INTENSITIES: std::ops::Range<f64> = 0.5..2e5;
 const RATES: std::ops::Range<f64> = 1e11..3e15;
-const SIZE: (u32, u32) = (1000, 640);
+const SIZE: (u32, u32) = (1120, 860);
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// What the benches printed on a GPU: its times are recorded in benches/h200.csv first.
+    #[arg(long, value_name = "LOG")]
+    measured: Option<PathBuf>,
+}
 
 /// One kernel at one size.
 #[derive(Debug, PartialEq)]
@@ -53,20 +61,70 @@ impl Case {
 }
 
 /// Draws `benches/h200.csv` into `assets/roofline.svg`.
-pub fn run(workspace: &Workspace) -> Result<()> {
+pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let path = workspace.root.join("benches/h200.csv");
-    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let mut text = read(&path)?;
+    if let Some(log) = &options.measured {
+        let printed = read(log)?;
+        text = record(&text, &times(&printed)).with_context(|| log.display().to_string())?;
+    }
     let cases = parse(&text).with_context(|| path.display().to_string())?;
     let picture = draw(&cases)?;
-    let path: PathBuf = workspace.root.join("assets/roofline.svg");
-    let partial = path.with_extension("svg.partial");
-    fs::write(&partial, picture)
-        .and_then(|()| fs::rename(&partial, &path))
-        .with_context(|| path.display().to_string())?;
+    if options.measured.is_some() {
+        write(&path, &text)?;
+    }
+    let path = workspace.root.join("assets/roofline.svg");
+    write(&path, &picture)?;
     let measured = cases.iter().filter(|case| case.measured.is_some()).count();
     let (of, path) = (cases.len(), path.display());
     println!("{path}: {of} cases, {measured} of them measured");
     Ok(())
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    let mut partial = path.to_owned().into_os_string();
+    partial.push(".partial");
+    fs::write(&partial, text)
+        .and_then(|()| fs::rename(&partial, path))
+        .with_context(|| path.display().to_string())
+}
+
+/// Microseconds of each case on CUDA, from the benches' lines `<case> on cuda (<name>): <time> ms, ..`.
+fn times(log: &str) -> HashMap<&str, f64> {
+    let time = |line| {
+        let (case, rest): (&str, &str) = str::split_once(line, " on cuda (")?;
+        let (_, rest) = rest.split_once("): ")?;
+        let milliseconds: f64 = rest.split_once(" ms, ")?.0.parse().ok()?;
+        Some((case, 1e3 * milliseconds))
+    };
+    log.lines().filter_map(time).collect()
+}
+
+/// The recorded cases with these times, which must have one of them at least.
+fn record(text: &str, times: &HashMap<&str, f64>) -> Result<String> {
+    let mut known = 0;
+    let mut recorded = String::new();
+    for line in text.lines() {
+        let case = line
+            .strip_prefix('"')
+            .and_then(|rest| rest.split('"').next());
+        let time = case.and_then(|case| times.get(case));
+        match (line.rsplit_once(','), time) {
+            (Some((rest, _)), Some(time)) => {
+                known += 1;
+                recorded += &format!("{rest},{time:.1}\n");
+            }
+            _ => recorded += &format!("{line}\n"),
+        }
+    }
+    if known == 0 {
+        bail!("holds no time of a recorded case on CUDA");
+    }
+    Ok(recorded)
 }
 
 fn parse(text: &str) -> Result<Vec<Case>> {
@@ -156,8 +214,8 @@ fn draw_roofs(chart: &mut Chart<'_, '_>) -> Result<()> {
         chart.draw_series(LineSeries::new(roof, color.stroke_width(2)))?;
         let style = ("sans-serif", 13).into_font().color(&color);
         let label = format!("{name} {:.0} T", peak / 1e12);
-        // Above its line, left of where the longest products lie.
-        let at = (INTENSITIES.end / 200.0, peak * 1.25);
+        // Above its line, right of the longest products.
+        let at = (INTENSITIES.end / 8.0, peak * 1.25);
         chart.draw_series([Text::new(label, at, style)])?;
     }
     Ok(())
@@ -179,7 +237,7 @@ fn draw_marks(chart: &mut Chart<'_, '_>, cases: &[Case]) -> Result<()> {
 }
 
 fn draw_names(area: &Area<'_>, cases: &[Case]) -> Result<()> {
-    const LINE: i32 = 18;
+    const LINE: i32 = 15;
     for (index, case) in cases.iter().enumerate() {
         let percent = 100.0 * case.roof() / case.seconds();
         let line = format!("{} {}: {percent:.0} %", index + 1, case.name);
@@ -215,6 +273,18 @@ mod tests {
             // No kernel is expected to be faster than the roof.
             assert!(case.predicted >= case.roof(), "{case:?}");
         }
+    }
+
+    #[test]
+    fn times_are_recorded_where_they_were_measured() {
+        let log = "x [1] f32 on cuda (Made-up): 0.0071 ms, quartiles 1 % apart
+x [1] f32 on cpu (2 threads): 7.1 ms, quartiles 1 % apart
+nonsense";
+        let text = "# x\ncase\n\"x [1] f32\",f32,1,1,9,\n\"y\",f32,1,1,9,4\n";
+        let recorded = record(text, &times(log)).unwrap();
+        let expected = "# x\ncase\n\"x [1] f32\",f32,1,1,9,7.1\n\"y\",f32,1,1,9,4\n";
+        assert_eq!(recorded, expected);
+        assert!(record(text, &times("nonsense")).is_err());
     }
 
     #[test]

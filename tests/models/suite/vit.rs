@@ -1,9 +1,10 @@
 //! The Vision Transformer against torchvision, timm, transformers and DINOv2's own structure.
 
 use super::golden::{Golden, everywhere};
-use ocelli::io::Weights;
+use ocelli::io::{TensorFile, Weights};
 use ocelli::models::vit::{Config, Naming, Vit};
 use ocelli::{DType, Device, Tensor};
+use safetensors::tensor::{Dtype, TensorView};
 
 /// Sizes of the golden models that no file tells.
 const HEADS: usize = 2;
@@ -187,6 +188,36 @@ fn files_of_other_models_are_errors() {
         error,
         "vit: pos_embed must be [1, 1 + a square, 16], got [40]"
     );
+}
+
+#[test]
+fn published_widths_have_their_heads() {
+    // Ti, S, B, L; SoViT-400m, H, g and G have 16.
+    let published = [
+        (192, 3),
+        (384, 6),
+        (768, 12),
+        (1024, 16),
+        (1152, 16),
+        (1280, 16),
+        (1408, 16),
+        (1664, 16),
+    ];
+    for (width, heads) in published {
+        let zeros = vec![0; 4 * 2 * width];
+        let tensor = |shape: &[usize]| {
+            let bytes = &zeros[..4 * shape.iter().product::<usize>()];
+            TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap()
+        };
+        let tensors = [
+            ("patch_embed.proj.weight", tensor(&[width, 1, 1, 1])),
+            ("pos_embed", tensor(&[1, 2, width])),
+        ];
+        let bytes = safetensors::serialize(tensors, None).unwrap();
+        let file = TensorFile::from_bytes("published".into(), bytes).unwrap();
+        let config = Config::of(&Weights::new(file, &Device::Cpu, DType::F32)).unwrap();
+        assert_eq!((config.width, config.heads), (width, heads));
+    }
 }
 
 #[test]
