@@ -8,6 +8,7 @@ pub mod anchor_box_loss;
 pub mod anchor_decode;
 mod anchors;
 pub mod attention;
+mod avx2;
 pub mod conv2d;
 pub mod corner_decode;
 pub mod corner_losses;

@@ -1,5 +1,6 @@
 //! Layer norm and group norm on the CPU. Moments are summed in `f64` over 16 lanes, in a fixed order.
 
+use super::avx2::with_avx2;
 use crate::dtype::Float;
 use crate::error::{Error, Result};
 use crate::params::GroupNorm;
@@ -41,17 +42,24 @@ pub fn layer_norm<T: Float>(
         || vec![0.0; width],
         |row, (out, x)| {
             T::widen(x, row);
-            let mean = sum(row, f64::from) / width as f64;
-            let squares = sum(row, |x| (f64::from(x) - mean) * (f64::from(x) - mean));
-            let scale = 1.0 / (squares / width as f64 + f64::from(epsilon)).sqrt();
-            let (mean, scale) = (mean as f32, scale as f32);
-            for ((x, weight), bias) in row.iter_mut().zip(&weight).zip(&bias) {
-                *x = (*x - mean) * scale * weight + bias;
-            }
+            with_avx2(|| normalize(row, &weight, &bias, epsilon));
             T::narrow(row, out);
         },
     );
     Ok(())
+}
+
+/// Layer norm of one row.
+#[inline(always)]
+fn normalize(row: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
+    let count = row.len() as f64;
+    let mean = sum(row, f64::from) / count;
+    let squares = sum(row, |x| (f64::from(x) - mean) * (f64::from(x) - mean));
+    let scale = 1.0 / (squares / count + f64::from(epsilon)).sqrt();
+    let (mean, scale) = (mean as f32, scale as f32);
+    for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
+        *x = (*x - mean) * scale * weight + bias;
+    }
 }
 
 /// Group norm of images of `pixels` pixels. See [`ops::group_norm`](crate::ops::group_norm()).
@@ -81,12 +89,13 @@ pub fn group_norm<T: Float>(
     let (weight, bias) = (wide(weight), wide(bias));
     for (x, out) in x.chunks(image.max(1)).zip(out.chunks_mut(image.max(1))) {
         let moments = group_moments(x, channels, params);
-        // Scale and shift of each channel: (x - mean) * deviation * weight + bias.
-        let affine: Vec<[f32; 3]> = (0..channels)
-            .map(|channel| {
-                let [mean, scale] = moments[channel * params.groups / channels];
-                [mean, scale * weight[channel], bias[channel]]
-            })
+        let of_channel = |channel: usize| moments[channel * params.groups / channels];
+        let means: Vec<f32> = (0..channels)
+            .map(|channel| of_channel(channel)[0])
+            .collect();
+        let scales = weight.iter().enumerate();
+        let scales: Vec<f32> = scales
+            .map(|(channel, weight)| of_channel(channel)[1] * weight)
             .collect();
         let task = (TASK / channels).max(1) * channels;
         out.par_chunks_mut(task)
@@ -96,11 +105,14 @@ pub fn group_norm<T: Float>(
                 |block, (out, x)| {
                     let block = &mut block[..x.len()];
                     T::widen(x, block);
-                    for pixel in block.chunks_mut(channels) {
-                        for (x, [mean, scale, shift]) in pixel.iter_mut().zip(&affine) {
-                            *x = (*x - mean) * scale + shift;
+                    with_avx2(|| {
+                        for pixel in block.chunks_mut(channels) {
+                            let affine = means.iter().zip(&scales).zip(&bias);
+                            for (x, ((mean, scale), shift)) in pixel.iter_mut().zip(affine) {
+                                *x = (*x - mean) * scale + shift;
+                            }
                         }
-                    }
+                    });
                     params.activation.apply(block);
                     T::narrow(block, out);
                 },
@@ -113,30 +125,32 @@ pub fn group_norm<T: Float>(
 /// their difference from the mean's, to many digits more than an `f32` has.
 fn group_moments<T: Float>(x: &[T], channels: usize, params: &GroupNorm) -> Vec<[f32; 2]> {
     let task = (TASK / channels).max(1) * channels;
-    let partial: Vec<Vec<[f64; 2]>> = x
+    let partial: Vec<[Vec<f64>; 2]> = x
         .par_chunks(task)
         .map(|x| {
-            let mut sums = vec![[0.0f64; 2]; channels];
-            let mut wide = vec![0.0; channels];
-            for pixel in x.chunks(channels) {
-                T::widen(pixel, &mut wide);
-                for ([sum, squares], &x) in sums.iter_mut().zip(&wide) {
-                    *sum += f64::from(x);
-                    *squares += f64::from(x) * f64::from(x);
+            let mut block = vec![0.0; x.len()];
+            T::widen(x, &mut block);
+            let [mut sums, mut squares] = [0; 2].map(|_| vec![0.0f64; channels]);
+            with_avx2(|| {
+                for pixel in block.chunks(channels) {
+                    for ((sum, square), &x) in sums.iter_mut().zip(&mut squares).zip(pixel) {
+                        *sum += f64::from(x);
+                        *square += f64::from(x) * f64::from(x);
+                    }
                 }
-            }
-            sums
+            });
+            [sums, squares]
         })
         .collect();
     let width = channels / params.groups;
     let count = (x.len() / params.groups) as f64;
     let moments = |group: usize| {
-        let members = partial
-            .iter()
-            .flat_map(|sums| &sums[group * width..(group + 1) * width]);
-        let (sum, squares) = members.fold((0.0, 0.0), |(sum, squares), part| {
-            (sum + part[0], squares + part[1])
-        });
+        let members = group * width..(group + 1) * width;
+        let total = |which: usize| -> f64 {
+            let sums = partial.iter().map(|part| &part[which][members.clone()]);
+            sums.flatten().sum()
+        };
+        let [sum, squares] = [0, 1].map(total);
         let mean = sum / count;
         let variance = squares / count - mean * mean;
         // NaN, which a comparison fails, stays NaN.
