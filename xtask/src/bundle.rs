@@ -42,10 +42,13 @@ pub fn run(workspace: &Workspace) -> Result<()> {
         "--cfg=with_models",
     ];
     let tests = program(&workspace.build_messages(&tests)?, "test")?;
-    strip(&tests, &bundle.join("tests"))?;
     let benches = ["bench", "--no-run", "--package=ocelli", "--bench=*"];
     let benches = program(&workspace.build_messages(&benches)?, "bench")?;
-    strip(&benches, &bundle.join("benches"))?;
+    let programs = workspace.target.join("gpu-programs");
+    fs::create_dir_all(&programs).with_context(|| programs.display().to_string())?;
+    strip(&tests, &programs.join("tests"))?;
+    strip(&benches, &programs.join("benches"))?;
+    pack(&programs, &bundle.join("programs.tar.xz"))?;
     for file in FILES {
         let from = workspace.root.join(file);
         let name = from.file_name().context("a file's name")?;
@@ -85,6 +88,21 @@ fn strip(from: &Path, to: &Path) -> Result<()> {
     let mut command = Command::new("strip");
     command.arg("-o").args([to, from]);
     let status = command.status().context("strip, of binutils")?;
+    match status.success() {
+        true => Ok(()),
+        false => bail!("{} failed: {status}", shown(&command)),
+    }
+}
+
+/// Compresses the programs, of which the kernels of three architectures are most: to a sixth.
+fn pack(programs: &Path, to: &Path) -> Result<()> {
+    let mut command = Command::new("tar");
+    command.args(["--create", "--xz", "--file"]).arg(to);
+    command
+        .arg("--directory")
+        .arg(programs)
+        .args(["tests", "benches"]);
+    let status = command.status().context("tar, with xz")?;
     match status.success() {
         true => Ok(()),
         false => bail!("{} failed: {status}", shown(&command)),
