@@ -215,19 +215,6 @@ __device__ __forceinline__ void differentiate(float (&scores)[M][N][4], float (&
   }
 }
 
-// A score tile, rounded, as the left operand of products over its columns.
-template <typename T, int M, int N>
-__device__ __forceinline__ void round_scores(unsigned (&rounded)[M][N / 2][4],
-                                             const float (&scores)[M][N][4]) {
-#pragma unroll
-  for (int m = 0; m < M; ++m) {
-#pragma unroll
-    for (int n = 0; n < N; n += 2) {
-      as_left_operand<T>(rounded[m][n / 2], scores[m][n], scores[m][n + 1]);
-    }
-  }
-}
-
 // sums [16 M, D] += weights [16 M, 16 K] * columns [16 K, D].
 template <typename T, int D, int M, int K>
 __device__ __forceinline__ void accumulate(float (&sums)[M][D / 8][4],
