@@ -209,8 +209,9 @@ __device__ __forceinline__ void differentiate(float (&scores)[M][N][4], float (&
     });
   }
   if (dropout) {
+    // A product, so that a NaN is not dropped.
     for_each_element<M, N>([&](int m, int n, int e) {
-      scores[m][n][e] = kept[m][n] >> e & 1 ? scores[m][n][e] * kept_scale : 0.0f;
+      scores[m][n][e] *= kept[m][n] >> e & 1 ? kept_scale : 0.0f;
     });
   }
 }
