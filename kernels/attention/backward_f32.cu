@@ -123,6 +123,8 @@ __device__ __forceinline__ void key_gradients(const BackwardScalars& scalars, co
   if (rows <= 0) return;
   copy_keys<Tile>(memory.own, forward, inputs, sequence, block.head, first, R);
   const Range seeing = seeing_any(forward, sequence, first, first + R - 1);
+  // Some query and some key that is written do not see each other.
+  const bool some_unseen = has_window(forward) || sequence.visible - first < min(rows, R);
   const int group = forward.heads / forward.kv_heads;
   float of_dk[Tile::SUM_ROWS][Tile::D / 64][4] = {}, of_dv[Tile::SUM_ROWS][Tile::D / 64][4] = {};
   for (int query_head = block.head * group; query_head < (block.head + 1) * group; ++query_head) {
@@ -142,7 +144,7 @@ __device__ __forceinline__ void key_gradients(const BackwardScalars& scalars, co
           });
       // The weights are there for all.
       __syncthreads();
-      if (has_window(forward)) {
+      if (some_unseen) {
         accumulate_floats<Tile, true>(of_dv, memory.weights[0], memory.streamed[1], head_dim);
         accumulate_floats<Tile, true>(of_dk, memory.weights[1], memory.streamed[0], head_dim);
       } else {

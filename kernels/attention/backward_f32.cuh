@@ -33,7 +33,7 @@ struct FloatTile {
 };
 
 // What stands for the weight of a pair that may not see each other. A weight that is computed is
-// never this number where it meets a NaN.
+// never this number.
 __device__ __forceinline__ float unseen_weight() { return -0.0f; }
 __device__ __forceinline__ bool is_unseen(float weight) {
   return __float_as_uint(weight) == 0x80000000u;
@@ -133,7 +133,8 @@ __device__ __forceinline__ Weights weigh(const FloatHead& head, int query, int k
   const float dropped = kept == 0.0f ? 0.0f : kept * from_value;
   float slope = probability * (dropped - head.deltas[query]);
   if (RAW) slope *= through_cap * scalars.scale;
-  return {kept * probability, slope};
+  // A slope of -0 becomes 0.
+  return {kept * probability, slope + 0.0f};
 }
 
 // sums += weights^T * columns: weights by columns, [C, kWeightPitch]. SOME_UNSEEN: there may be

@@ -3,9 +3,9 @@
 // Reads:   out, dout [B, Nq, H, D] T, strided; lse [B, H, Nq] or packed [H, Tq] f32; dlse like lse
 //          or null; offsets_q
 // Writes:  log_sum_exps, deltas f32, per head in groups of kStatisticsGroup queries
-//          (backward_scalars.cuh): lse, in base 2 for 16-bit elements, and sum(dout * out) - dlse;
-//          infinity and 0 for a query that sees nothing and for the places behind the last query, so that each
-//          probability of theirs is exp(s - infinity) = 0
+//          (backward_scalars.cuh): lse, in base 2 for 16-bit elements, NaN where it is +infinity, and
+//          sum(dout * out) - dlse; infinity and 0 for a query that sees nothing and for the places
+//          behind the last query, so that each probability of theirs is exp(s - infinity) = 0
 // Launch:  <<<B * H * groups, 128>>>
 // Order:   8 lanes sum a query's elements, each its own in order, then in a fixed tree
 // Cost:    out and dout read once, 2 operations an element

@@ -8,14 +8,11 @@
 
 #include "attention/backward_step.cuh"
 #include "attention/backward_write.cuh"
+#include "attention/products_sm90.cuh"
 #include "common/named_barrier.cuh"
 #include "common/register_share.cuh"
-#include "common/tensor_copy.cuh"
-#include "common/wgmma.cuh"
 
-constexpr int kWarpgroup = 128;  // threads
-constexpr int kGroupRows = 64;   // rows of a warpgroup: the M of wgmma
-constexpr int kGroups = 2;       // warpgroups with rows
+constexpr int kGroups = 2;  // warpgroups with rows
 constexpr int kConsumers = kGroups * kWarpgroup;
 // Multiples of 8 that fit the 65536 registers: 24 * 128 + 240 * 256.
 constexpr int kProducerRegisters = 24, kConsumerRegisters = 240;
@@ -37,27 +34,6 @@ struct Shape90 {
   static constexpr int kStatisticsBytes = KEY_ROWS ? COLUMNS * 4 : 0;  // of log-sum-exps, of deltas
   static constexpr int kStageBytes = 2 * kTileBytes + 2 * kStatisticsBytes;
   static_assert(kStatisticsGroup % (KEY_ROWS ? COLUMNS : kRows) == 0, "a tile's statistics exist");
-};
-
-// Rows as tensor copies leave them: blocks of 64 columns, BLOCK_ROWS rows each. One may start at any
-// multiple of 8 of its rows.
-template <int BLOCK_ROWS>
-struct BlockedTile {
-  static constexpr int kBlockBytes = BLOCK_ROWS * kBoxRowBytes;
-  static constexpr int kBlockChunks = kBoxColumns / 8;
-
-  unsigned address;
-
-  __device__ __forceinline__ SwizzledTile<kBoxColumns> block(int number) const {
-    return {address + number * kBlockBytes};
-  }
-  __device__ __forceinline__ BlockedTile from_row(int row) const {
-    return {address + row * kBoxRowBytes};
-  }
-  // As SwizzledTile's.
-  __device__ __forceinline__ unsigned by_rows(int row, int chunk) const {
-    return block(chunk / kBlockChunks).by_rows(row, chunk % kBlockChunks);
-  }
 };
 
 // A block's dynamic shared memory; mirrored by src/cuda/attention/backward/hopper.rs.
@@ -211,36 +187,4 @@ __device__ __forceinline__ void produce(const BackwardScalars& scalars,
       }
     }
   }
-}
-
-// Starts products = rows columns^T of 64 rows, as a group of products.
-template <typename T, int D, int N, int COLUMNS>
-__device__ __forceinline__ void start_scores(float (&products)[1][N][4],
-                                             BlockedTile<kGroupRows> rows,
-                                             BlockedTile<COLUMNS> columns) {
-  pin(products[0]);
-  begin_products();
-  const Operand a = along_rows(rows.address), b = along_rows(columns.address);
-#pragma unroll
-  for (int step = 0; step < D / 16; ++step) {
-    const int block = step / 4, within = step % 4 * 32;
-    multiply_async(products[0], a.advance(block * rows.kBlockBytes + within),
-                   b.advance(block * columns.kBlockBytes + within), step > 0, T());
-  }
-  commit_products();
-}
-
-// Starts sums += weights columns, as a group of products.
-template <typename T, int N, int STEPS, int COLUMNS>
-__device__ __forceinline__ void start_sums(float (&sums)[1][N][4], unsigned (&weights)[1][STEPS][4],
-                                           BlockedTile<COLUMNS> columns) {
-  pin(sums[0]);
-  pin(weights[0]);
-  begin_products();
-  const Operand b = down_rows(columns.address, columns.kBlockBytes);
-#pragma unroll
-  for (int step = 0; step < STEPS; ++step) {
-    multiply_async(sums[0], weights[0][step], b.advance(step * 16 * kBoxRowBytes), T());
-  }
-  commit_products();
 }

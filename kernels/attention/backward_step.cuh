@@ -209,22 +209,10 @@ __device__ __forceinline__ void differentiate(float (&scores)[M][N][4], float (&
     });
   }
   if (dropout) {
+    // A product, so that a NaN is not dropped.
     for_each_element<M, N>([&](int m, int n, int e) {
-      scores[m][n][e] = kept[m][n] >> e & 1 ? scores[m][n][e] * kept_scale : 0.0f;
+      scores[m][n][e] *= kept[m][n] >> e & 1 ? kept_scale : 0.0f;
     });
-  }
-}
-
-// A score tile, rounded, as the left operand of products over its columns.
-template <typename T, int M, int N>
-__device__ __forceinline__ void round_scores(unsigned (&rounded)[M][N / 2][4],
-                                             const float (&scores)[M][N][4]) {
-#pragma unroll
-  for (int m = 0; m < M; ++m) {
-#pragma unroll
-    for (int n = 0; n < N; n += 2) {
-      as_left_operand<T>(rounded[m][n / 2], scores[m][n], scores[m][n + 1]);
-    }
   }
 }
 

@@ -13,20 +13,17 @@
 // archs: sm_90a
 
 #include "attention/forward_rows.cuh"
+#include "attention/products_sm90.cuh"
 #include "common/named_barrier.cuh"
 #include "common/register_share.cuh"
-#include "common/tensor_copy.cuh"
-#include "common/wgmma.cuh"
 
 constexpr int kColumns = 64;
-constexpr int kWarpgroup = 128;
 constexpr int kGroups = 2;  // one computes exponentials while the other multiplies
 constexpr int kConsumers = kGroups * kWarpgroup;
 constexpr int kThreads = kConsumers + kWarpgroup;
-constexpr int kTileRows = 64;
 // Buffers: the next head and the next queries arrive while these are used.
 constexpr int kStages = 2;
-constexpr int kTileBytes = kTileRows * kBoxRowBytes;
+constexpr int kTileBytes = kGroupRows * kBoxRowBytes;
 constexpr int kCleanedBarrier = 1;
 // Scores take KEYS / 2 registers, at most 136 of 232. 40 * 128 + 232 * 256 of 65536.
 constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
@@ -65,12 +62,17 @@ struct Shared {
   static constexpr int kRingsAt = kStageAt + kGroups * kTileBytes;
   static constexpr int kBytes = kRingsAt + (2 + kGroups) * Ring<kStages>::kBytes;
 
+  using Keys = BlockedTile<KEYS>;
+  using Queries = BlockedTile<kGroupRows>;
+
   unsigned start;
 
-  __device__ __forceinline__ unsigned keys(int n) const { return start + n % kStages * kHeadBytes; }
-  __device__ __forceinline__ unsigned values(int n) const { return keys(n) + kStages * kHeadBytes; }
-  __device__ __forceinline__ unsigned queries(int group, int n) const {
-    return start + kQueriesAt + (kStages * group + n % kStages) * kTileBytes;
+  __device__ __forceinline__ Keys keys(int n) const { return {start + n % kStages * kHeadBytes}; }
+  __device__ __forceinline__ Keys values(int n) const {
+    return {keys(n).address + kStages * kHeadBytes};
+  }
+  __device__ __forceinline__ Queries queries(int group, int n) const {
+    return {start + kQueriesAt + (kStages * group + n % kStages) * kTileBytes};
   }
   __device__ __forceinline__ unsigned stage(int group) const {
     return start + kStageAt + group * kTileBytes;
@@ -102,14 +104,14 @@ __device__ __forceinline__ void produce(const AttentionScalars& scalars, const U
     // A box has at most 256 rows.
     for (int row = 0; row < KEYS; row += KEYS / 2) {
       const Corner from = {0, row, keys.head, keys.batch};
-      copy_box(shared.keys(number) + row * kBoxRowBytes, k, from, shared.key_ring().full(number));
-      copy_box(shared.values(number) + row * kBoxRowBytes, v, from,
+      copy_box(shared.keys(number).from_row(row).address, k, from, shared.key_ring().full(number));
+      copy_box(shared.values(number).from_row(row).address, v, from,
                shared.value_ring().full(number));
     }
     for (int t = unit.first; t < unit.end; ++t, ++tile) {
       const int group = tile % kGroups, n = tile / kGroups;
       shared.query_ring(group).acquire(n, kTileBytes);
-      copy_box(shared.queries(group, n), q, {0, t * kTileRows, unit.head, unit.batch},
+      copy_box(shared.queries(group, n).address, q, {0, t * kGroupRows, unit.head, unit.batch},
                shared.query_ring(group).full(n));
     }
   }
@@ -127,28 +129,21 @@ __device__ __forceinline__ void hide(float (&scores)[1][N][4], int visible) {
 
 // 64 queries at `queries` against all keys; `ring` gets their place back under number `n`.
 template <typename T, int KEYS>
-__device__ __forceinline__ void attend(Rows<kColumns, 1>& rows, float multiplier, unsigned queries,
-                                       unsigned keys, unsigned values, int visible,
+__device__ __forceinline__ void attend(Rows<kColumns, 1>& rows, float multiplier,
+                                       BlockedTile<kGroupRows> queries, BlockedTile<KEYS> keys,
+                                       BlockedTile<KEYS> values, int visible,
                                        const Ring<kStages>& ring, int n) {
   constexpr int kFragments = KEYS / 8;
   // What one wgmma takes: at most 256 columns.
   constexpr int kPieces = KEYS > 256 ? 2 : 1;
-  using Piece = float[kFragments / kPieces][4];
+  using Piece = float[1][kFragments / kPieces][4];
   float scores[1][kFragments][4];
-  unsigned p[KEYS / 16][4];
-  pin(scores[0]);
-  begin_products();
+  unsigned p[1][KEYS / 16][4];
 #pragma unroll
   for (int piece = 0; piece < kPieces; ++piece) {
-    const Operand a = along_rows(queries);
-    const Operand b = along_rows(keys + piece * (KEYS / kPieces) * kBoxRowBytes);
     Piece& part = reinterpret_cast<Piece&>(scores[0][piece * kFragments / kPieces]);
-#pragma unroll
-    for (int step = 0; step < kColumns / 16; ++step) {
-      multiply_async(part, a.advance(32 * step), b.advance(32 * step), step > 0, T());
-    }
+    start_scores<T, kColumns>(part, queries, keys.from_row(piece * (KEYS / kPieces)));
   }
-  commit_products();
   wait_for_products<0>();
   pin(scores[0]);
   ring.release(n);
@@ -159,28 +154,17 @@ __device__ __forceinline__ void attend(Rows<kColumns, 1>& rows, float multiplier
   }
   float correction[2];
   exponentiate(scores, rows, multiplier, correction);
-#pragma unroll
-  for (int step = 0; step < KEYS / 16; ++step) {
-    as_left_operand<T>(p[step], scores[0][2 * step], scores[0][2 * step + 1]);
-  }
-  pin(rows.out[0]);
-  pin(p);
-  begin_products();
-  const Operand v = down_rows(values, 0);
-#pragma unroll
-  for (int step = 0; step < KEYS / 16; ++step) {
-    multiply_async(rows.out[0], p[step], v.advance(step * 16 * kBoxRowBytes), T());
-  }
-  commit_products();
+  round_scores<T>(p, scores);
+  start_sums<T>(rows.out, p, values);
   wait_for_products<0>();
   pin(rows.out[0]);
-  pin(p);
+  pin(p[0]);
 }
 
 // Zeros values from `visible` on. The consumers take part.
 template <int KEYS>
-__device__ __forceinline__ void clear_values(unsigned values, int visible) {
-  const SwizzledTile<kColumns> tile = {values};
+__device__ __forceinline__ void clear_values(BlockedTile<KEYS> values, int visible) {
+  const SwizzledTile<kColumns> tile = values.block(0);
   for (int i = 8 * visible + threadIdx.x; i < 8 * KEYS; i += kConsumers) {
     store_shared(tile.chunk(i / 8, i % 8), make_uint4(0, 0, 0, 0));
   }
@@ -204,17 +188,17 @@ __device__ __forceinline__ void consume(const AttentionScalars& scalars, const U
     const Head<T> head = head_at(scalars, sequence, unit.head, none, none, kColumns);
     shared.key_ring().wait(number);
     shared.value_ring().wait(number);
-    if (sequence.visible < scalars.keys) clear_values<KEYS>(shared.values(number), sequence.visible);
+    if (sequence.visible < scalars.keys) clear_values(shared.values(number), sequence.visible);
     for (int t = unit.first; t < unit.end; ++t, ++tile) {
       if (tile % kGroups != group) continue;
       const int n = tile / kGroups;
       Rows<kColumns, 1> rows;
       clear(rows);
       shared.query_ring(group).wait(n);
-      attend<T, KEYS>(rows, scalars.scale * kLog2E, shared.queries(group, n), shared.keys(number),
-                      shared.values(number), sequence.visible, shared.query_ring(group), n);
+      attend<T>(rows, scalars.scale * kLog2E, shared.queries(group, n), shared.keys(number),
+                shared.values(number), sequence.visible, shared.query_ring(group), n);
       finish(rows, head, out + start_of(scalars.out, unit.batch, sequence.queries, unit.head),
-             lse + lse_start(scalars, sequence, unit.head, false), t * kTileRows + warp_row,
+             lse + lse_start(scalars, sequence, unit.head, false), t * kGroupRows + warp_row,
              SwizzledTile<kColumns>{shared.stage(group)}, warp_row);
     }
     shared.key_ring().release(number);

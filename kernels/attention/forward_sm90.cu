@@ -36,10 +36,10 @@ struct Consumer {
   // `count` tiles that all queries see whole, by three steps that overlap: the products of this tile's
   // scores, the exponentials of these, and the product of the last tile's probabilities.
   __device__ __forceinline__ void take_plain(Rows<D, 1>& rows, int count) {
-    const unsigned queries = shared.queries(turns.group);
+    const auto queries = shared.queries(turns.group);
     const float multiplier = scalars.scale * kLog2E;
     float scores[1][kKeys / 8][4];
-    unsigned p[kSteps][4];
+    unsigned p[1][kSteps][4];
     shared.key_ring().wait(tile);
     turns.take();
     start_scores<T, D>(scores, queries, shared.keys(tile));
@@ -48,13 +48,13 @@ struct Consumer {
     pin(scores[0]);
     shared.key_ring().release(tile);
     normalise(scores, rows, multiplier);
-    round_to<T>(p, scores);
+    round_scores<T>(p, scores);
     for (int left = count - 1; left > 0; --left, ++tile) {
       shared.key_ring().wait(tile + 1);
       turns.take();
       start_scores<T, D>(scores, queries, shared.keys(tile + 1));
       shared.value_ring().wait(tile);
-      start_outputs<T>(rows, p, shared.values(tile));
+      start_sums<T>(rows.out, p, shared.values(tile));
       turns.hand_on();
       wait_for_products<1>();
       pin(scores[0]);
@@ -71,15 +71,15 @@ struct Consumer {
       }
       wait_for_products<0>();
       pin(rows.out[0]);
-      pin(p);
+      pin(p[0]);
       shared.value_ring().release(tile);
-      round_to<T>(p, scores);
+      round_scores<T>(p, scores);
     }
     shared.value_ring().wait(tile);
-    start_outputs<T>(rows, p, shared.values(tile));
+    start_sums<T>(rows.out, p, shared.values(tile));
     wait_for_products<0>();
     pin(rows.out[0]);
-    pin(p);
+    pin(p[0]);
     shared.value_ring().release(tile);
     ++tile;
   }
@@ -123,7 +123,7 @@ struct Consumer {
     const int query = first() + threadIdx.x % kWarpgroup / 32 * 16;
     const Sight mine = sight<kKeys>(scalars, work.sequence, first(), last(), key);
     float scores[1][kKeys / 8][4];
-    unsigned p[kSteps][4];
+    unsigned p[1][kSteps][4];
     shared.key_ring().wait(tile);
     if (mine.keys > 0) {
       start_scores<T, D>(scores, shared.queries(turns.group), shared.keys(tile));
@@ -132,7 +132,7 @@ struct Consumer {
       shape(scores, head(), query, key, mine.whole);
       normalise(scores, rows, 1.0f);
       if (Shape::kDrops && scalars.dropout_threshold != 0) drop(scores, head(), query, key);
-      round_to<T>(p, scores);
+      round_scores<T>(p, scores);
     }
     shared.key_ring().release(tile);
     shared.value_ring().wait(tile);
@@ -141,7 +141,7 @@ struct Consumer {
       cleaned = clean_values<T, D>(scalars, work.sequence, shared.values(tile), key);
     }
     if (mine.keys > 0) {
-      start_outputs<T>(rows, p, shared.values(tile));
+      start_sums<T>(rows.out, p, shared.values(tile));
       wait_for_products<0>();
       pin(rows.out[0]);
       if (cleaned) restore_non_finite<T, D, 1>(rows.out, head(), query, key, key + mine.keys);

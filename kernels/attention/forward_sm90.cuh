@@ -3,15 +3,12 @@
 #pragma once
 
 #include "attention/forward_rows.cuh"
+#include "attention/products_sm90.cuh"
 #include "attention/schedule.cuh"
 #include "common/named_barrier.cuh"
 #include "common/register_share.cuh"
-#include "common/tensor_copy.cuh"
-#include "common/wgmma.cuh"
 
-constexpr int kWarpgroup = 128;  // threads
-constexpr int kGroupRows = 64;   // queries of a warpgroup: the M of wgmma
-constexpr int kStages = 2;       // buffers for keys, and for values
+constexpr int kStages = 2;  // buffers for keys, and for values
 
 // What D columns allow. A thread's registers hold scores (KEYS / 2), the probabilities of the tile before
 // (KEYS / 4) and outputs (D / 2): 128 of 160 where three warpgroups share the file, and with two of 232
@@ -33,7 +30,6 @@ struct Shape90 {
   static constexpr bool kDrops = D < 256;
   static constexpr int kGroupBytes = kGroupRows * D * 2;
   static constexpr int kTileBytes = kKeys * D * 2;
-  static constexpr int kColumnBytes = kKeys * kBoxRowBytes;
 };
 
 // What the producer tells the warpgroups to do; it lies in shared memory, not in each thread's registers.
@@ -57,17 +53,20 @@ struct Shared90 {
   static constexpr int kTasksAt = kRingsAt + Ring<1>::kBytes + 3 * Ring<kStages>::kBytes;
   static constexpr int kBytes = kTasksAt + kStages * static_cast<int>(sizeof(Task));
 
+  using Queries = BlockedTile<kGroupRows>;
+  using Keys = BlockedTile<Shape::kKeys>;
+
   unsigned char* memory;
 
   __device__ __forceinline__ unsigned at(int offset) const { return shared_address(memory) + offset; }
-  __device__ __forceinline__ unsigned queries(int group) const {
-    return at(group * Shape::kGroupBytes);
+  __device__ __forceinline__ Queries queries(int group) const {
+    return {at(group * Shape::kGroupBytes)};
   }
-  __device__ __forceinline__ unsigned keys(int n) const {
-    return at(kKeysAt + n % kStages * Shape::kTileBytes);
+  __device__ __forceinline__ Keys keys(int n) const {
+    return {at(kKeysAt + n % kStages * Shape::kTileBytes)};
   }
-  __device__ __forceinline__ unsigned values(int n) const {
-    return at(kValuesAt + n % kStages * Shape::kTileBytes);
+  __device__ __forceinline__ Keys values(int n) const {
+    return {at(kValuesAt + n % kStages * Shape::kTileBytes)};
   }
   __device__ __forceinline__ unsigned stage(int group) const {
     return at(kStageAt + group * Shape::kGroupBytes);
@@ -109,8 +108,9 @@ struct Producer {
   int seeing;  // tiles of queries so far that saw keys
 
   __device__ __forceinline__ void copy_keys(const Corner& from, int n) const {
+    const auto to = shared.keys(n);
     shared.key_ring().acquire(n, Shape::kTileBytes);
-    copy_boxes(shared.keys(n), Shape::kColumnBytes, Shape::kColumnBlocks, maps.k, from,
+    copy_boxes(to.address, to.kBlockBytes, Shape::kColumnBlocks, maps.k, from,
                shared.key_ring().full(n));
   }
 
@@ -124,15 +124,17 @@ struct Producer {
     shared.query_ring().acquire(seeing, Shape::kGroups * Shape::kGroupBytes);
     for (int group = 0; group < Shape::kGroups; ++group) {
       const int token = work.sequence.queries.first + work.first + group * kGroupRows;
-      copy_boxes(shared.queries(group), kGroupRows * kBoxRowBytes, Shape::kColumnBlocks, maps.q,
+      const auto to = shared.queries(group);
+      copy_boxes(to.address, to.kBlockBytes, Shape::kColumnBlocks, maps.q,
                  {0, token, work.block.head, batch}, shared.query_ring().full(seeing));
     }
     for (int left = work.end - work.begin; left > 0; left -= Shape::kKeys, ++tile) {
       Corner next = from;
       next.token += Shape::kKeys;
       if (left > Shape::kKeys) copy_keys(next, tile + 1);
+      const auto to = shared.values(tile);
       shared.value_ring().acquire(tile, Shape::kTileBytes);
-      copy_boxes(shared.values(tile), Shape::kColumnBytes, Shape::kColumnBlocks, maps.v, from,
+      copy_boxes(to.address, to.kBlockBytes, Shape::kColumnBlocks, maps.v, from,
                  shared.value_ring().full(tile));
       from = next;
     }
@@ -191,56 +193,17 @@ struct Turns {
 constexpr int kCleanedBarrier = 4;
 constexpr int kStagedBarrier = 5;  // and one a group
 
-// Starts scores = q k^T of 64 queries and a tile of keys, as a group of products.
-template <typename T, int D>
-__device__ __forceinline__ void start_scores(float (&scores)[1][Shape90<D>::kKeys / 8][4],
-                                             unsigned queries, unsigned keys) {
-  pin(scores[0]);
-  begin_products();
-  const Operand a = along_rows(queries), b = along_rows(keys);
-#pragma unroll
-  for (int step = 0; step < D / 16; ++step) {
-    const int block = step / 4, within = step % 4 * 32;
-    multiply_async(scores[0], a.advance(block * kGroupRows * kBoxRowBytes + within),
-                   b.advance(block * Shape90<D>::kColumnBytes + within), step > 0, T());
-  }
-  commit_products();
-}
-
-// Starts out += p v, as a group of products.
-template <typename T, int D, int STEPS>
-__device__ __forceinline__ void start_outputs(Rows<D, 1>& rows, unsigned (&p)[STEPS][4],
-                                              unsigned values) {
-  pin(rows.out[0]);
-  pin(p);
-  begin_products();
-  const Operand v = down_rows(values, Shape90<D>::kColumnBytes);
-#pragma unroll
-  for (int step = 0; step < STEPS; ++step) {
-    multiply_async(rows.out[0], p[step], v.advance(step * 16 * kBoxRowBytes), T());
-  }
-  commit_products();
-}
-
-template <typename T, int STEPS>
-__device__ __forceinline__ void round_to(unsigned (&p)[STEPS][4],
-                                         const float (&scores)[1][2 * STEPS][4]) {
-#pragma unroll
-  for (int step = 0; step < STEPS; ++step) {
-    as_left_operand<T>(p[step], scores[0][2 * step], scores[0][2 * step + 1]);
-  }
-}
-
 // Zeros what nobody may see of a tile of values from `key`, and where some queries may not see all keys
 // what is not finite. Whether there was any of that. The consumers take part.
 template <typename T, int D>
 __device__ __forceinline__ bool clean_values(const AttentionScalars& scalars,
-                                             const Sequence& sequence, unsigned values, int key) {
+                                             const Sequence& sequence,
+                                             BlockedTile<Shape90<D>::kKeys> values, int key) {
   using Shape = Shape90<D>;
-  constexpr int kChunks = SwizzledTile<kBoxColumns>::kChunks;
+  constexpr int kChunks = values.kBlockChunks;
   bool found = false;
   for (int block = 0; block < Shape::kColumnBlocks; ++block) {
-    const SwizzledTile<kBoxColumns> tile = {values + block * Shape::kColumnBytes};
+    const SwizzledTile<kBoxColumns> tile = values.block(block);
     const int column = threadIdx.x % kChunks;
     for (int row = threadIdx.x / kChunks; row < Shape::kKeys; row += Shape::kConsumers / kChunks) {
       if (key + row >= sequence.visible) store_shared(tile.chunk(row, column), make_uint4(0, 0, 0, 0));

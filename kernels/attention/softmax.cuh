@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention/scalars.cuh"
+#include "common/mma.cuh"
 #include "common/numeric.cuh"
 
 constexpr float kLog2E = 1.4426950408889634f;
@@ -35,4 +36,18 @@ __device__ __forceinline__ float row_max(float value) {
 __device__ __forceinline__ float row_sum(float value) {
   value += __shfl_xor_sync(0xffffffffu, value, 1);
   return value + __shfl_xor_sync(0xffffffffu, value, 2);
+}
+
+// Scores of 16 M rows by 8 N columns, or what came of them, rounded, as the left operand of products over
+// the columns.
+template <typename T, int M, int N>
+__device__ __forceinline__ void round_scores(unsigned (&rounded)[M][N / 2][4],
+                                             const float (&scores)[M][N][4]) {
+#pragma unroll
+  for (int m = 0; m < M; ++m) {
+#pragma unroll
+    for (int n = 0; n < N; n += 2) {
+      as_left_operand<T>(rounded[m][n / 2], scores[m][n], scores[m][n + 1]);
+    }
+  }
 }

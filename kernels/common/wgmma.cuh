@@ -16,10 +16,13 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+constexpr int kWarpgroup = 128;  // threads
+constexpr int kGroupRows = 64;   // rows of a warpgroup's product: the M of wgmma
+
 // Which warpgroup of the block this is, for all that follows known to be one number a warp: operands
 // are taken from uniform registers. All lanes take part.
 __device__ __forceinline__ int warpgroup_number() {
-  return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128, 0);
+  return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kWarpgroup, 0);
 }
 
 // Where an operand lies, and how (PTX ISA, "Matrix Descriptor Format"): bits 0 to 13 the address, 16 to

@@ -17,8 +17,6 @@
 #include "common/tensor_copy.cuh"
 #include "common/wgmma.cuh"
 
-constexpr int kWarpgroup = 128;  // threads
-
 // What a kernel does wrong on purpose, so that tests see it found. Mirrors `Mistake` in
 // tests/devices/hopper/launch.rs.
 enum Mistake {

@@ -75,7 +75,11 @@ impl State {
                 let token = sequence.first_query + first + lane;
                 let out = rows.out.row(sequence.batch, token, head);
                 let dout = rows.dout.row(sequence.batch, token, head);
-                lse[lane] = rows.lse[at];
+                lse[lane] = match rows.lse[at] {
+                    // Of an infinite score, whose row is NaN.
+                    f32::INFINITY => f32::NAN,
+                    lse => lse,
+                };
                 mean[lane] = dot(out, dout) - rows.dlse.map_or(0.0, |dlse| dlse[at]);
             }
         }

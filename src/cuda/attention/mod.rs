@@ -6,6 +6,7 @@ pub mod forward;
 pub mod probabilities;
 mod scalars;
 mod schedule;
+mod warpgroups;
 
 use super::launch::Kernel;
 

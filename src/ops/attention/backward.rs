@@ -41,8 +41,10 @@ pub struct AttentionGradient {
 /// dk_j    = sum over i of dt_ij * q_i
 /// ```
 ///
-/// Rows that see no key give 0, whatever `dout` holds there; a NaN or an infinity reaches those gradients alone that
-/// depend on it. Sums are in f32 in a fixed order, without atomics: bit-identical from run to run. 16-bit types are
+/// Rows that see no key give 0, whatever `dout` and `lse` hold there, and so do rows whose `lse` is `-inf`. Where `lse` is
+/// NaN or `+inf` the row's probabilities are NaN, and so is each gradient that it has a part in. A NaN or an infinity
+/// reaches those gradients alone that depend on it, as in the forward pass; on a GPU those of a key that holds an infinity
+/// may be NaN where the formulas give a number. Sums are in f32 in a fixed order, without atomics: bit-identical from run to run. 16-bit types are
 /// rounded once, at the end; on a GPU `p` and `ds` are rounded to the type before they are multiplied.
 ///
 /// `10 * B * H * Nq * Nk * D` operations; no memory grows with `Nq * Nk` but `dbias` itself.

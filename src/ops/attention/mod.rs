@@ -80,8 +80,11 @@ pub struct Attended {
 /// before key lengths: `causal` and the windows align to the bottom right. It sees key `j` where `place - window_left <=
 /// j <= place + window_right` (0 with `causal`) and `j` is below the key length.
 ///
-/// A query that sees no key, or only scores of `-inf`, has output 0, log-sum-exp `-inf`, and no part in any gradient. A
-/// NaN or an infinity in one row reaches those rows alone that may see it.
+/// A query that sees no key, or only scores of `-inf`, has output 0, log-sum-exp `-inf`, and no part in any gradient. One
+/// that sees a score of NaN or `+inf` has a row of NaN: output, log-sum-exp, and each gradient that it has a part in. A NaN
+/// or an infinity in one row reaches those rows alone that may see it. What is not finite by the formulas is not finite
+/// here, but NaN may stand for an infinity, and the other way round: probabilities are f32, and where that of an infinite
+/// value underflows, `0 * inf` is NaN. A GPU has scores in base 2: from 2.3e38 on they are infinite.
 ///
 /// Sums are in f32. For 16-bit types a GPU rounds `p` to the type before it is multiplied by `v`; the CPU does not. The
 /// output is rounded once. f32 has the error of f32, not that of tf32. [Dropout](crate::params::attention::Dropout)

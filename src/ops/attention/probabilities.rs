@@ -14,7 +14,7 @@ use crate::tensor::{ShapeText, Tensor};
 ///
 /// `rows` is `[R]` i32, places of queries within each sequence; one that is none gives zeros. The result is f32 `[B, H,
 /// R, Nk]`, or `[B, H, R, max_keys]` where sequences are packed; keys that a query does not see, and rows that see none,
-/// are 0. Probabilities are before dropout; values are not read.
+/// are 0; where a query sees a score of NaN or `+inf`, all that it sees is NaN. Probabilities are before dropout; values are not read.
 ///
 /// `2 * B * H * R * Nk * D` operations. Bit-identical from run to run; on CUDA nothing is synchronised.
 ///

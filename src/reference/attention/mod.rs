@@ -114,7 +114,8 @@ struct Key {
 /// With `s = cap * tanh(scale * q . k / cap) + bias` over the keys that the query may see, the probabilities are `p =
 /// exp(s) / sum(exp(s))`, the output is the sum of `p v`, and the log-sum-exp `ln(sum(exp(s)))`. Query `i` stands at
 /// place `i + keys - queries`, both numbers those of its own sequence: causal rows and windows align to the bottom right.
-/// A query that sees no key, or only scores of `-inf`, has output 0 and log-sum-exp `-inf`.
+/// A query that sees no key, or only scores of `-inf`, has output 0 and log-sum-exp `-inf`; one that sees a score of NaN or
+/// `+inf` has both NaN, and its probabilities, since `exp(inf - inf)` is.
 pub fn attention(inputs: &AttentionInputs<'_>, rule: &Attention) -> (Vec<f64>, Vec<f64>) {
     let mut out = vec![0.0; inputs.q.len()];
     let mut log_sum_exp = vec![f64::NEG_INFINITY; inputs.q.len() / inputs.head_dim];

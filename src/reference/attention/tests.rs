@@ -273,6 +273,40 @@ fn a_nan_stays_with_those_who_see_it() {
 }
 
 #[test]
+fn a_score_that_is_no_number_makes_its_row_nan() {
+    for number in [f64::INFINITY, f64::NAN] {
+        let mut operands = Operands::new();
+        // Query 3 of head 1, in both sequences. The same query of head 2 does not see its key 6.
+        operands.bias[(5 + 3) * 7 + 2] = number;
+        operands.bias[(2 * 5 + 3) * 7 + 6] = number;
+        let rule = Attention {
+            causal: true,
+            ..PLAIN
+        };
+        let (out, lse) = attention(&operands.inputs(), &rule);
+        let bad = |values: &[f64]| -> Vec<usize> {
+            (0..values.len())
+                .filter(|&at| values[at].is_nan())
+                .collect()
+        };
+        assert_eq!(bad(&lse), [5 + 3, 20 + 5 + 3]);
+        let of_row: Vec<usize> = (0..3).map(|d| (3 * 4 + 1) * 3 + d).collect();
+        let rows = [of_row.clone(), of_row.iter().map(|at| at + 60).collect()].concat();
+        assert_eq!(bad(&out), rows);
+        let gradient = attention_gradient(&operands.inputs(), &rule, &values(out.len(), 5), None);
+        assert_eq!(bad(&gradient.dq), rows);
+        // Keys 0 to 5 of the sequences' first heads.
+        let keys =
+            (0..2).flat_map(|b| (0..6).flat_map(move |j| (0..3).map(move |d| (b * 7 + j) * 6 + d)));
+        let keys: Vec<usize> = keys.collect();
+        assert_eq!(bad(&gradient.dk), keys);
+        assert_eq!(bad(&gradient.dv), keys);
+        let of_bias: Vec<usize> = (0..6).map(|j| (5 + 3) * 7 + j).collect();
+        assert_eq!(bad(&gradient.dbias), of_bias);
+    }
+}
+
+#[test]
 fn dropout_keeps_the_mean() {
     let rule = Attention {
         dropout: Some((0.25, 1)),

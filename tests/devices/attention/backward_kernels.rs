@@ -15,12 +15,14 @@ fn problems(head_dim: usize) -> Vec<Problem> {
             params: causal(),
             nan_keys: vec![100],
             nan_queries: vec![3],
+            infinite_rows: vec![2, 20],
             ..dense(1, 1, 133, 129, head_dim)
         },
         Problem {
             params: window(),
             nan_keys: vec![70, 5],
             nan_gradients: vec![64],
+            infinite_queries: vec![99],
             dlse: true,
             ..dense(1, 1, 140, 150, head_dim)
         },
@@ -29,6 +31,7 @@ fn problems(head_dim: usize) -> Vec<Problem> {
             kv_heads: 2,
             bias: Some([1, 4]),
             kv_lengths: Some(vec![90, -3]),
+            infinite_rows: vec![1, 70],
             ..dense(2, 4, 66, 99, head_dim)
         },
         Problem {
@@ -101,6 +104,12 @@ fn short_sequences_agree_with_the_definition() {
         short(Problem {
             fused: true,
             ..dense(1, 2, 256, 256, 8)
+        }),
+        short(Problem {
+            kv_lengths: Some(vec![133, 0]),
+            infinite_queries: vec![65],
+            infinite_rows: vec![7, 80],
+            ..dense(2, 2, 67, 140, 64)
         }),
         short(Problem {
             kv_heads: 2,

@@ -21,7 +21,10 @@ pub fn run<T: Float>(
 ) -> (Gradients<T>, Vec<LaunchReport>) {
     let (out, lse) = problem.exact_output(data);
     let out: Vec<T> = out.into_iter().map(|x| T::from_f32(x as f32)).collect();
-    let lse: Vec<f32> = lse.into_iter().map(|x| x as f32).collect();
+    let mut lse: Vec<f32> = lse.into_iter().map(|x| x as f32).collect();
+    for token in &problem.infinite_rows {
+        lse[problem.first_row(*token)] = f32::INFINITY;
+    }
     let context = &device.context;
     let (geometry, gradients) = (problem.geometry(), problem.gradients());
     let mut gpu = context.properties().clone();

@@ -179,6 +179,17 @@ impl Case {
         }
     }
 
+    /// First element of the query that a row of the log-sum-exp belongs to.
+    pub fn query_of(&self, row: usize) -> usize {
+        let queries = match self.form {
+            Form::Sequences => self.tokens()[0],
+            _ => self.queries,
+        };
+        let (head, query) = (row / queries, row % queries);
+        let token = head / self.heads * queries + query;
+        (token * self.heads + head % self.heads) * self.head_dim
+    }
+
     /// Rows of the log-sum-exp.
     pub fn rows(&self) -> usize {
         self.tokens()[0] * self.heads
@@ -210,6 +221,8 @@ pub struct Operands<T> {
     pub bias: Vec<T>,
     pub dout: Vec<T>,
     pub dlse: Vec<f32>,
+    /// A row of the log-sum-exp that the backward pass is given another number for.
+    pub given_lse: Option<(usize, f32)>,
 }
 
 impl<T: Float> Operands<T> {
@@ -257,6 +270,7 @@ impl<T: Float> Operands<T> {
             bias: round(bias),
             dout: round(normal(len_q, 5)),
             dlse: normal(case.rows(), 6),
+            given_lse: None,
         }
     }
 }

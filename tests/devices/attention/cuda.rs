@@ -138,30 +138,23 @@ impl<'a, T: Float> Call<'a, T> {
     }
 
     fn launch(&mut self) {
-        let Self {
-            qkv,
-            bias,
-            kv_lengths,
-            offsets,
-            workspaces: [first, second],
-            ..
-        } = self;
-        let mask = || Mask {
-            bias: bias.as_ref().map(Room::view),
-            kv_lengths: kv_lengths.as_ref().map(Room::view),
-            offsets: offsets
-                .as_ref()
-                .map(|offsets| offsets.each_ref().map(Room::view)),
-        };
+        self.launch_forward();
+        self.launch_backward();
+    }
+
+    fn launch_forward(&mut self) {
         let (mut out, mut lse) = (self.out.whole(), self.lse.whole());
         let mut arguments = forward::Arguments {
-            qkv: views(qkv),
-            mask: mask(),
+            qkv: views(&self.qkv),
+            mask: mask(&self.bias, &self.kv_lengths, &self.offsets),
             out: part(&mut out),
             lse: part(&mut lse),
-            workspace: first.as_view_mut(),
+            workspace: self.workspaces[0].as_view_mut(),
         };
         forward::launch(&self.context, &self.forward, &mut arguments).unwrap();
+    }
+
+    fn launch_backward(&mut self) {
         let mut gradients = self
             .gradients
             .each_mut()
@@ -169,8 +162,8 @@ impl<'a, T: Float> Call<'a, T> {
             .unwrap();
         let mut dbias = self.dbias.as_mut().map(Room::whole);
         let mut arguments = backward::Arguments {
-            qkv: views(qkv),
-            mask: mask(),
+            qkv: views(&self.qkv),
+            mask: mask(&self.bias, &self.kv_lengths, &self.offsets),
             out: self.out.view(),
             lse: self.lse.view(),
             dout: self.dout.view(),
@@ -180,7 +173,7 @@ impl<'a, T: Float> Call<'a, T> {
                 .try_map(|whole| Ok(part(whole)))
                 .unwrap(),
             dbias: dbias.as_mut().map(part),
-            workspace: second.as_view_mut(),
+            workspace: self.workspaces[1].as_view_mut(),
         };
         backward::launch(&self.context, &self.backward, &mut arguments).unwrap();
     }
@@ -207,6 +200,20 @@ impl<'a, T: Float> Call<'a, T> {
     }
 }
 
+fn mask<'a, T: Element>(
+    bias: &'a Option<Room<T>>,
+    kv_lengths: &'a Option<Room<i32>>,
+    offsets: &'a Option<[Room<i32>; 2]>,
+) -> Mask<CudaView<'a, T>, CudaView<'a, i32>> {
+    Mask {
+        bias: bias.as_ref().map(Room::view),
+        kv_lengths: kv_lengths.as_ref().map(Room::view),
+        offsets: offsets
+            .as_ref()
+            .map(|offsets| offsets.each_ref().map(Room::view)),
+    }
+}
+
 fn views<T: Element>(rooms: &Qkv<Room<T>>) -> Qkv<CudaView<'_, T>> {
     match rooms {
         Qkv::Separate { q, k, v } => Qkv::Separate {
@@ -220,10 +227,17 @@ fn views<T: Element>(rooms: &Qkv<Room<T>>) -> Qkv<CudaView<'_, T>> {
 
 pub fn run<T: Float>(device: &Cuda, case: &Case, operands: &Operands<T>) -> Output<T> {
     let mut call = Call::new(&device.context, case, operands);
-    call.launch();
+    call.launch_forward();
+    let lse = call.lse.take();
+    if let Some((row, number)) = operands.given_lse {
+        let mut given = lse.clone();
+        given[row] = number;
+        call.lse = Room::holding(&device.context, &given);
+    }
+    call.launch_backward();
     let output = call.output();
     device.launches();
-    output
+    Output { lse, ..output }
 }
 
 fn devices() -> impl Iterator<Item = &'static Cuda> {

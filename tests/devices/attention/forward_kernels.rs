@@ -24,7 +24,10 @@ fn problems() -> Vec<(&'static str, Problem)> {
     ] {
         let mut add = |problem| list.push((method, problem));
         add(dense(1, 1, 1, 1 + more, head_dim));
-        add(dense(2, 2, 70, 130 + more, head_dim));
+        add(Problem {
+            infinite_queries: vec![5],
+            ..dense(2, 2, 70, 130 + more, head_dim)
+        });
         add(Problem {
             params: causal(),
             nan_keys: vec![100 + more, 7],
@@ -41,6 +44,7 @@ fn problems() -> Vec<(&'static str, Problem)> {
             kv_heads: 2,
             bias: Some([1, 4]),
             kv_lengths: Some(vec![90, -3]),
+            infinite_queries: vec![30],
             ..dense(2, 4, 66, 99 + more, head_dim)
         });
         add(Problem {
@@ -63,6 +67,7 @@ fn problems() -> Vec<(&'static str, Problem)> {
         add(Problem {
             kv_heads: 2,
             params: causal(),
+            infinite_queries: vec![1],
             ..dense(2, 8, 3, 700, head_dim)
         });
         add(Problem {

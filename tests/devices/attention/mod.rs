@@ -170,11 +170,15 @@ fn run_cpu<T: Float>(case: &Case, operands: &Operands<T>) -> Output<T> {
     );
     forward(&geometry, &case.params, views, &mask, out.get(), lse.get()).unwrap();
     let (out, lse) = (out.take(), lse.take());
+    let mut given = lse.clone();
+    if let Some((row, number)) = operands.given_lse {
+        given[row] = number;
+    }
     let inputs = Inputs {
         qkv: views,
         mask,
         out: &out,
-        lse: &lse,
+        lse: &given,
         dout: &operands.dout,
         dlse: case.has_dlse.then_some(&operands.dlse[..]),
     };

@@ -147,3 +147,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_score_that_is_no_number_breaks_its_row() {
+    let mut case = Case {
+        bias: Some([true, false]),
+        ..Case::plain([1, 2, 9, 40, 16])
+    };
+    case.params.causal = true;
+    for target in targets() {
+        for number in [f32::INFINITY, f32::NAN] {
+            let mut operands = Operands::<f32>::new(&case);
+            // The middle query sees key 20, of its first head, and not the last one, of its second.
+            for (head, key) in [(0, 20), (1, 39)] {
+                let at = case.bias_at([0, head, 4, key]).unwrap();
+                operands.bias[at] = number;
+            }
+            let actual = run(&case, &operands, &target.device());
+            let exact = reference_inputs(&case, &operands, |inputs| {
+                reference::attention_probabilities(inputs, &case.rule(), &rows(&case))
+            });
+            assert!(exact.iter().any(|p| p.is_nan()));
+            let same = |(actual, exact): (&f32, &f64)| actual.is_nan() == exact.is_nan();
+            assert!(actual.iter().zip(&exact).all(same), "{target:?} {number}");
+            #[cfg(feature = "cuda")]
+            if let Target::Cuda(device) = target {
+                device.launches();
+            }
+        }
+    }
+}

@@ -26,6 +26,10 @@ pub struct Problem {
     pub nan_queries: Vec<usize>,
     /// Tokens whose output gradient is NaN.
     pub nan_gradients: Vec<usize>,
+    /// Tokens whose query begins with an infinity: some scores of its first head are infinite.
+    pub infinite_queries: Vec<usize>,
+    /// Tokens for whose first head the backward pass is given an infinite log-sum-exp.
+    pub infinite_rows: Vec<usize>,
     /// Queries, keys and values lie in one `[B, N, 3, H, D]`, and so do their gradients.
     pub fused: bool,
     /// Whether the log-sum-exp has a gradient.
@@ -50,6 +54,8 @@ pub fn dense(batch: usize, heads: usize, queries: usize, keys: usize, head_dim: 
         nan_keys: Vec::new(),
         nan_queries: Vec::new(),
         nan_gradients: Vec::new(),
+        infinite_queries: Vec::new(),
+        infinite_rows: Vec::new(),
         fused: false,
         dlse: false,
         multiprocessors: u32::MAX,
@@ -112,6 +118,7 @@ pub fn simulated() -> impl Iterator<Item = &'static Cuda> {
 }
 
 /// Inputs of both directions.
+#[derive(Clone)]
 pub struct Data<T> {
     pub q: Vec<T>,
     pub k: Vec<T>,
@@ -196,8 +203,12 @@ impl Problem {
         };
         let bias = self.bias.map_or(0, |[b, h]| b * h * self.queries);
         let even = |token: &&usize| token.is_multiple_of(2);
+        let mut q = tensor(queries, q_width, &mut self.nan_queries.iter());
+        for token in &self.infinite_queries {
+            q[token * q_width] = T::from_f32(f32::INFINITY);
+        }
         Data {
-            q: tensor(queries, q_width, &mut self.nan_queries.iter()),
+            q,
             k: tensor(keys, k_width, &mut self.nan_keys.iter().filter(even)),
             v: tensor(keys, k_width, &mut self.nan_keys.iter()),
             bias: tensor(bias, self.keys, &mut [].iter()),
@@ -256,11 +267,25 @@ impl Problem {
         self.with_reference(data, reference::attention)
     }
 
-    /// The gradients `dq`, `dk`, `dv`, `dbias` by definition.
+    /// Where the log-sum-exp of the first head of a token lies.
+    pub fn first_row(&self, token: usize) -> usize {
+        match self.offsets {
+            Some(_) => token,
+            None => token / self.queries * self.heads * self.queries + token % self.queries,
+        }
+    }
+
+    /// The gradients `dq`, `dk`, `dv`, `dbias` by definition. A log-sum-exp that is given as an infinity stands for a query
+    /// that is NaN.
     pub fn exact_gradients<T: Float>(&self, data: &Data<T>) -> [Vec<f64>; 4] {
         let dout = wide(&data.dout);
         let dlse = self.dlse.then(|| wide(&data.dlse));
-        let gradient = self.with_reference(data, |inputs, rule| {
+        let mut data = data.clone();
+        for token in &self.infinite_rows {
+            let first = token * self.heads * self.head_dim;
+            data.q[first..first + self.head_dim].fill(T::from_f32(f32::NAN));
+        }
+        let gradient = self.with_reference(&data, |inputs, rule| {
             reference::attention_gradient(inputs, rule, &dout, dlse.as_deref())
         });
         [gradient.dq, gradient.dk, gradient.dv, gradient.dbias]

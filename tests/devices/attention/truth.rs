@@ -68,12 +68,17 @@ pub fn reference_inputs<T: Float, R>(
     })
 }
 
-/// The reference on inputs of type `T`.
+/// The reference on inputs of type `T`. A log-sum-exp that is given as no number makes its row what a query of NaN makes
+/// it.
 pub fn exact<T: Float>(case: &Case, operands: &Operands<T>) -> Values {
     let rule = case.rule();
     let dlse = case.has_dlse.then(|| wide(&operands.dlse));
-    reference_inputs(case, operands, |inputs| {
-        let (out, lse) = reference::attention(inputs, &rule);
+    let (out, lse) = reference_inputs(case, operands, |inputs| reference::attention(inputs, &rule));
+    let mut operands = operands.clone();
+    if let Some((row, _)) = operands.given_lse {
+        operands.q[case.query_of(row)] = T::from_f32(f32::NAN);
+    }
+    reference_inputs(case, &operands, |inputs| {
         let dout = wide(&operands.dout);
         let gradient = reference::attention_gradient(inputs, &rule, &dout, dlse.as_deref());
         let reference::AttentionGradient { dq, dk, dv, dbias } = gradient;

@@ -1,18 +1,17 @@
 //! The kernels for compute capability 9.0 exactly: when they fit, and the tensor maps that they take.
 
 use super::families::{Family, Role};
+use crate::cuda::attention::warpgroups::{self, GROUP_ROWS};
 use crate::cuda::tensor_map::{Tensor, TensorMap};
 use crate::cuda::{Properties, image};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::params::attention::{Geometry, GradientLayouts, Layout};
+use crate::params::attention::{Geometry, GradientLayouts};
 
 const KEYS_IMAGE: &str = "attention/backward_keys_sm90";
 const QUERIES_IMAGE: &str = "attention/backward_queries_sm90";
 const SHORT_IMAGE: &str = "attention/backward_short_sm90";
 
-/// Rows of a warpgroup: the M of wgmma.
-const GROUP_ROWS: usize = 64;
 /// Warpgroups of a block with rows; another one copies.
 const GROUPS: usize = 2;
 const WARPS: usize = 4 * (GROUPS + 1);
@@ -161,17 +160,9 @@ pub(super) fn boxes(family: &Family) -> Option<[usize; 2]> {
 
 /// Queries, keys, values and output gradients as tensor maps see them.
 fn tensors(geometry: &Geometry, gradients: &GradientLayouts) -> [Tensor; 4] {
-    let of = |layout: &Layout, [batch, tokens, heads, columns]: [usize; 4]| Tensor {
-        extents: [columns, tokens, heads, batch],
-        strides: [layout.token, layout.head, layout.batch],
-    };
-    let (queries, keys) = (geometry.query_extents(), geometry.key_extents());
-    [
-        of(&geometry.q, queries),
-        of(&geometry.k, keys),
-        of(&geometry.v, keys),
-        of(&gradients.dout, queries),
-    ]
+    let [q, k, v] = warpgroups::tensors(geometry);
+    let dout = warpgroups::tensor(&gradients.dout, geometry.query_extents());
+    [q, k, v, dout]
 }
 
 /// Tensor maps of queries, keys, values and output gradients, which start at these addresses.

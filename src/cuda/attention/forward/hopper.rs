@@ -4,6 +4,7 @@ use super::method::Columns;
 use super::{Arguments, Plan, hopper_short, offsets};
 use crate::cuda::attention::buffers::from_offset;
 use crate::cuda::attention::schedule::Schedule;
+use crate::cuda::attention::warpgroups::{GROUP_ROWS, WARPGROUP, tensors};
 use crate::cuda::context::driver_error;
 use crate::cuda::launch::{Kernel, OptionalArgument};
 use crate::cuda::tensor_map::{Tensor, TensorMap};
@@ -30,9 +31,6 @@ const TILED: [[&str; 2]; 3] = [
     ],
 ];
 
-pub(super) const WARPGROUP: usize = 128;
-/// Queries of a warpgroup: the M of wgmma.
-pub(super) const GROUP_ROWS: usize = 64;
 /// Buffers for keys, and for values.
 const STAGES: usize = 2;
 
@@ -58,20 +56,6 @@ pub(super) fn refusal(geometry: &Geometry, params: &Attention) -> Option<&'stati
     } else {
         None
     }
-}
-
-/// Queries, keys and values as tensor maps see them.
-fn tensors(geometry: &Geometry) -> [Tensor; 3] {
-    let of = |layout: &Layout, [batch, tokens, heads, columns]: [usize; 4]| Tensor {
-        extents: [columns, tokens, heads, batch],
-        strides: [layout.token, layout.head, layout.batch],
-    };
-    let (queries, keys) = (geometry.query_extents(), geometry.key_extents());
-    [
-        of(&geometry.q, queries),
-        of(&geometry.k, keys),
-        of(&geometry.v, keys),
-    ]
 }
 
 /// The tiles of the tiled kernel. Mirrors `Shape90` and `Shared90` in

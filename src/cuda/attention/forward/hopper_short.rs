@@ -1,7 +1,8 @@
 //! The forward kernel for compute capability 9.0 exactly whose one tile holds all keys of a head.
 
-use super::hopper::{GROUP_ROWS, WARPGROUP, maps};
+use super::hopper::maps;
 use super::{Arguments, Plan};
+use crate::cuda::attention::warpgroups::{GROUP_ROWS, WARPGROUP};
 use crate::cuda::context::driver_error;
 use crate::cuda::launch::{Kernel, OptionalArgument};
 use crate::cuda::{Context, Properties};

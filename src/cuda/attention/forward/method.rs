@@ -7,6 +7,7 @@ use super::symbols::{
 };
 use crate::cuda::Properties;
 use crate::cuda::attention::scalars::Blocks;
+use crate::cuda::attention::warpgroups::GROUP_ROWS;
 use crate::cuda::launch::{Kernel, Launch};
 use crate::cuda::workspace;
 use crate::dtype::DType;
@@ -192,7 +193,7 @@ impl Method {
             } => 64,
             Self::Tiled { .. } => 128,
             Self::Hopper(tiles) => tiles.rows(),
-            Self::HopperShort(_) => hopper::GROUP_ROWS,
+            Self::HopperShort(_) => GROUP_ROWS,
             Self::F32 { .. } => 64,
             Self::Short { warps, .. } => FRAGMENT_ROWS * warps,
             Self::Split { .. } => FRAGMENT_ROWS,
