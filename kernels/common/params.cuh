@@ -12,3 +12,15 @@ __device__ __forceinline__ int divide(int n, Divisor by) {
   if (by.multiplier == 0) return n;
   return static_cast<int>(__umulhi(static_cast<unsigned>(n), by.multiplier) >> by.shift);
 }
+
+// quotient d + remainder, 0 <= remainder < d.
+struct Split {
+  long long quotient;
+  long long remainder;
+};
+
+// Splits n >= 0 by d >= 1: by multiplication where n < 2^31, else in some eighty instructions.
+__device__ __forceinline__ Split split(long long n, long long d, Divisor by) {
+  const long long quotient = n >> 31 == 0 ? divide(static_cast<int>(n), by) : n / d;
+  return {quotient, n - quotient * d};
+}

@@ -12,6 +12,7 @@
 // archs: sm_80
 
 #include "common/activation.cuh"
+#include "common/params.cuh"
 #include "dense/span.cuh"
 
 #include <cstddef>
@@ -24,11 +25,13 @@ struct Scalars {
   long long row_vectors;  // spans of its innermost extent
   long long rows;         // of the table, or tokens of an output sequence
   long long prefix;       // tokens
+  Divisor by_row_vectors;
+  Divisor by_rows;        // of an output sequence
   int activation;
   int wide;
 };
-static_assert(sizeof(Scalars) == 40, "mirrored by the host");
-static_assert(offsetof(Scalars, wide) == 36, "mirrored by the host");
+static_assert(sizeof(Scalars) == 56, "mirrored by the host");
+static_assert(offsetof(Scalars, wide) == 52, "mirrored by the host");
 
 __device__ __forceinline__ long long this_vector() {
   return 1LL * blockIdx.x * kThreads + threadIdx.x;
@@ -52,7 +55,7 @@ __device__ __forceinline__ void normalize_image(const Scalars& s, const T* x, co
                                                 const float* scale, T* out) {
   const long long at = this_vector();
   if (at >= s.vectors) return;
-  const int channel = static_cast<int>(at % s.row_vectors);
+  const long long channel = split(at, s.row_vectors, s.by_row_vectors).remainder;
   out[at] = from_float<T>((to_float(x[at]) - mean[channel]) * scale[channel]);
 }
 
@@ -62,10 +65,11 @@ __device__ __forceinline__ void embedding(const Scalars& s, const T* table, cons
   const long long vector = this_vector();
   if (vector >= s.vectors) return;
   const int step = span<T>(s.wide);
-  const int index = indices[vector / s.row_vectors];
+  const Split token = split(vector, s.row_vectors, s.by_row_vectors);
+  const int index = indices[token.quotient];
   float values[kVector<T>] = {};
   if (index >= 0 && index < s.rows) {
-    load_span(table + (index * s.row_vectors + vector % s.row_vectors) * step, values, s.wide);
+    load_span(table + (index * s.row_vectors + token.remainder) * step, values, s.wide);
   }
   store_span(out + vector * step, values, s.wide);
 }
@@ -76,9 +80,8 @@ __device__ __forceinline__ void add_positions(const Scalars& s, const T* x, cons
   const long long vector = this_vector();
   if (vector >= s.vectors) return;
   const int step = span<T>(s.wide);
-  const long long column = vector % s.row_vectors;
-  const long long token = vector / s.row_vectors % s.rows;
-  const long long sequence = vector / s.row_vectors / s.rows;
+  const auto [tokens, column] = split(vector, s.row_vectors, s.by_row_vectors);
+  const auto [sequence, token] = split(tokens, s.rows, s.by_rows);
   const long long own = sequence * (s.rows - s.prefix) + token - s.prefix;
   const T* from = token < s.prefix ? prefix + (token * s.row_vectors + column) * step
                                    : x + (own * s.row_vectors + column) * step;

@@ -34,8 +34,9 @@ struct Scalars {
   float epsilon;
   int activation;
   int wide;
+  Divisor by_channels, by_pixels, by_width;  // the last is of a group
 };
-static_assert(sizeof(Scalars) == 40, "mirrored by the host");
+static_assert(sizeof(Scalars) == 64, "mirrored by the host");
 static_assert(offsetof(Scalars, wide) == 36, "mirrored by the host");
 
 template <typename T>
@@ -99,19 +100,24 @@ __device__ __forceinline__ void group_norm_apply(const Scalars& s, const T* x, c
   if (vector >= s.vectors) return;
   const int step = span<T>(s.wide);
   const long long at = vector * step;
-  const int channel = static_cast<int>(at % s.channels);
-  moments += at / (1LL * s.pixels * s.channels) * s.groups;
+  const Split pixel = split(at, s.channels, s.by_channels);
+  const int channel = static_cast<int>(pixel.remainder);
+  moments += split(pixel.quotient, s.pixels, s.by_pixels).quotient * s.groups;
   const int width = s.channels / s.groups;
   float values[kVector<T>], weights[kVector<T>], biases[kVector<T>];
   load_span(x + at, values, s.wide);
   load_span(weight + channel, weights, s.wide);
   load_span(bias + channel, biases, s.wide);
-  int group = channel / width;
+  int group = divide(channel, s.by_width);
+  int next = (group + 1) * width;
   float2 moment = moments[group];
 #pragma unroll
   for (int i = 0; i < kVector<T>; ++i) {
     if (i >= step) break;
-    if ((channel + i) / width != group) moment = moments[++group];
+    if (channel + i == next) {
+      moment = moments[++group];
+      next += width;
+    }
     const float normal = (values[i] - moment.x) * moment.y;
     values[i] = activate(normal * weights[i] + biases[i], s.activation);
   }

@@ -30,8 +30,9 @@ struct Scalars {
   int antialias;       // of resizing
   int wide;
   float y_scale, x_scale;  // of upsampling: input by output extents
+  Divisor by_row_vectors, by_out_height, by_out_width;
 };
-static_assert(sizeof(Scalars) == 56, "mirrored by the host");
+static_assert(sizeof(Scalars) == 80, "mirrored by the host");
 static_assert(offsetof(Scalars, wide) == 44, "mirrored by the host");
 
 // Where a thread's span is in the output.
@@ -41,12 +42,13 @@ struct Place {
   long long channel;  // spans before it in its pixel
 
   __device__ __forceinline__ Place(long long vector, const Scalars& s) {
-    channel = vector % s.row_vectors;
-    const long long pixel = vector / s.row_vectors;
-    x = static_cast<int>(pixel % s.out_width);
-    const long long row = pixel / s.out_width;
-    y = static_cast<int>(row % s.out_height);
-    image = row / s.out_height;
+    const Split pixel = split(vector, s.row_vectors, s.by_row_vectors);
+    const Split row = split(pixel.quotient, s.out_width, s.by_out_width);
+    const Split height = split(row.quotient, s.out_height, s.by_out_height);
+    image = height.quotient;
+    y = static_cast<int>(height.remainder);
+    x = static_cast<int>(row.remainder);
+    channel = pixel.remainder;
   }
 
   // The span of input pixel (y, x) of the same image and channels.

@@ -38,6 +38,17 @@ impl Divisor {
     }
 }
 
+/// The divisor for `n < 2^31` by any `d >= 1`, also where `n / d` is always 0.
+pub(super) fn divisor_of(d: i64) -> Divisor {
+    match u32::try_from(d) {
+        Ok(d) if d < 1 << 31 => Divisor::new(d),
+        _ => Divisor {
+            multiplier: 1,
+            shift: 31,
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +59,14 @@ mod tests {
             return n;
         }
         ((u64::from(n) * u64::from(by.multiplier)) >> 32 >> by.shift) as u32
+    }
+
+    #[test]
+    fn divisors_beyond_31_bits_give_0() {
+        for d in [1 << 31, (1 << 32) + 1, i64::MAX] {
+            assert_eq!(divide((1 << 31) - 1, divisor_of(d)), 0);
+        }
+        assert_eq!(divide((1 << 31) - 1, divisor_of((1 << 31) - 1)), 1);
     }
 
     proptest! {

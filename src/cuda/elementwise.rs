@@ -3,6 +3,7 @@
 
 use super::check;
 use super::context::driver_error;
+use super::divisor::{Divisor, divisor_of};
 use super::launch::{Kernel, OptionalArgument};
 use super::span::Spans;
 use super::{Buffer, Context};
@@ -44,13 +45,15 @@ struct Scalars {
     row_vectors: i64,
     rows: i64,
     prefix: i64,
+    by_row_vectors: Divisor,
+    by_rows: Divisor,
     activation: i32,
     wide: i32,
 }
 
 const _: () = {
-    assert!(size_of::<Scalars>() == 40);
-    assert!(std::mem::offset_of!(Scalars, wide) == 36);
+    assert!(size_of::<Scalars>() == 56);
+    assert!(std::mem::offset_of!(Scalars, wide) == 52);
 };
 
 // SAFETY: plain numbers in the kernels' layout, which both sides assert.
@@ -63,6 +66,8 @@ impl Scalars {
             row_vectors: spans.row_vectors,
             rows: 0,
             prefix: 0,
+            by_row_vectors: divisor_of(spans.row_vectors),
+            by_rows: divisor_of(1),
             activation: 0,
             wide: i32::from(spans.wide),
         }
@@ -207,6 +212,7 @@ pub fn add_positions<T: Float>(
     let scalars = Scalars {
         rows: rows(positions.len()) as i64,
         prefix: rows(before) as i64,
+        by_rows: divisor_of(rows(positions.len()) as i64),
         ..Scalars::new(&spans)
     };
     let launch = spans.launch(OP, kernel(OP, POSITIONS, T::DTYPE, out.len())?)?;

@@ -2,6 +2,7 @@
 
 use super::check;
 use super::context::driver_error;
+use super::divisor::{Divisor, divisor_of};
 use super::launch::{Kernel, Launch};
 use super::span::Spans;
 use super::{Buffer, Context, workspace};
@@ -168,10 +169,13 @@ struct Scalars {
     epsilon: f32,
     activation: i32,
     wide: i32,
+    by_channels: Divisor,
+    by_pixels: Divisor,
+    by_width: Divisor,
 }
 
 const _: () = {
-    assert!(size_of::<Scalars>() == 40);
+    assert!(size_of::<Scalars>() == 64);
     assert!(std::mem::offset_of!(Scalars, wide) == 36);
 };
 
@@ -231,6 +235,9 @@ pub fn launch<T: Float>(
         epsilon: plan.params.epsilon,
         activation: plan.params.activation.code(),
         wide: i32::from(spans.wide),
+        by_channels: divisor_of(channels as i64),
+        by_pixels: divisor_of(pixels as i64),
+        by_width: divisor_of((channels / plan.params.groups) as i64),
     };
     let (mut sums, mut moments) = workspace.split_at_mut(plan.sums_bytes());
     let functions = [&plan.sums, &plan.moments, &apply].map(|launch| context.function_for(launch));

@@ -3,6 +3,7 @@
 
 use super::check;
 use super::context::driver_error;
+use super::divisor::{Divisor, divisor_of};
 use super::launch::{Kernel, OptionalArgument};
 use super::span::Spans;
 use super::{Buffer, Context};
@@ -187,10 +188,13 @@ struct Scalars {
     wide: i32,
     y_scale: f32,
     x_scale: f32,
+    by_row_vectors: Divisor,
+    by_out_height: Divisor,
+    by_out_width: Divisor,
 }
 
 const _: () = {
-    assert!(size_of::<Scalars>() == 56);
+    assert!(size_of::<Scalars>() == 80);
     assert!(std::mem::offset_of!(Scalars, wide) == 44);
 };
 
@@ -220,6 +224,9 @@ impl Scalars {
             wide: i32::from(spans.wide),
             y_scale: height as f32 / out_height as f32,
             x_scale: width as f32 / out_width as f32,
+            by_row_vectors: divisor_of(spans.row_vectors),
+            by_out_height: divisor_of(out_height as i64),
+            by_out_width: divisor_of(out_width as i64),
         }
     }
 }
