@@ -78,6 +78,6 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         Command::Test(options) => test::run(&workspace, options),
         Command::Ci => ci::run(&workspace),
         Command::GpuBundle => bundle::run(&workspace).map(|()| true),
-        Command::Plot(options) => plot::run(&workspace, &options).map(|()| true),
+        Command::Plot(options) => plot::run(&workspace, options).map(|()| true),
     }
 }
