@@ -142,8 +142,12 @@ fn short_sequences_agree_with_the_definition() {
                 agree::<f16>(device, problem),
                 agree::<bf16>(device, problem),
             ] {
-                let kernel = &reports[1].kernel;
-                assert!(kernel.starts_with("attention_backward_short_"), "{kernel}");
+                // A GPU tells nothing of its launches.
+                assert_eq!(reports.is_empty(), device.simulator.is_none());
+                if let Some(report) = reports.get(1) {
+                    let kernel = &report.kernel;
+                    assert!(kernel.starts_with("attention_backward_short_"), "{kernel}");
+                }
             }
         }
     }
