@@ -19,9 +19,6 @@ readonly STAGES=(correctness memcheck racecheck initcheck synccheck benches peer
 # Seconds a stage may take; with starting and stopping it stays under 9 minutes.
 readonly LIMIT="${OCELLI_STAGE_LIMIT:-520}"
 
-# Where the programs lie.
-PROGRAMS=.
-
 die() {
     echo "run.sh: $*" >&2
     exit 2
@@ -47,7 +44,7 @@ verdict() {
 
 correctness() {
     local log=$OUT/correctness.log
-    logged "$log" "$PROGRAMS/tests"
+    logged "$log" "$SCRATCH/tests"
     local status=$? result
     result=$(grep '^test result: ' "$log" | tail -n 1)
     [[ $status == 0 && $result == *" 0 passed"* ]] && { echo "FAILED: no test ran"; return; }
@@ -60,7 +57,7 @@ sanitizer() {
     command -v compute-sanitizer >/dev/null || { echo "passed over: compute-sanitizer is not installed"; return; }
     # Tests give the driver wrong arguments on purpose: API errors are theirs to judge.
     PROPTEST_CASES=4 logged "$part" compute-sanitizer --tool "$tool" --report-api-errors no \
-        --error-exitcode 9 "$PROGRAMS/tests" --test-threads=2
+        --error-exitcode 9 "$SCRATCH/tests" --test-threads=2
     local status=$?
     cat "$part" >>"$log"
     if ((status != 0 && status != 124 && status != 137)) && ! grep -q '^test .* \(ok\|FAILED\)$' "$part"; then
@@ -72,7 +69,7 @@ sanitizer() {
 }
 
 benches() {
-    CRITERION_HOME=$SCRATCH/criterion logged "$OUT/benches.log" "$PROGRAMS/benches" --bench \
+    CRITERION_HOME=$SCRATCH/criterion logged "$OUT/benches.log" "$SCRATCH/benches" --bench \
         --warm-up-time 0.1 --measurement-time 0.5 --nresamples 1000 /cuda
     verdict $?
 }
@@ -94,7 +91,7 @@ ncu_counters() {
         # The first launch of each shape; what is left out costs no replay.
         logged "$log" ncu --kernel-name "regex:$kernel" --filter-mode per-launch-config \
             --launch-count 1 --set full --clock-control none \
-            "$PROGRAMS/benches" --bench --profile-time 0.1 "$bench"
+            "$SCRATCH/benches" --bench --profile-time 1 "$bench"
         status=$?
         ((status == 0)) || failed=$status
     done <ncu.txt
@@ -128,13 +125,10 @@ main() {
         die "no NVIDIA GPU can be used here: there is neither /dev/nvidiactl nor a working nvidia-smi"
     SCRATCH=$(mktemp -d)
     trap 'rm -rf "$SCRATCH"' EXIT
-    if [[ -e programs.tar.xz ]]; then
-        PROGRAMS=$SCRATCH
-        tar --extract --xz --file programs.tar.xz --directory "$SCRATCH" 2>/dev/null ||
-            python3 -m tarfile --extract programs.tar.xz "$SCRATCH" ||
-            die "programs.tar.xz cannot be unpacked: neither tar with xz nor python3 does it"
-    fi
-    "$PROGRAMS/tests" --list >/dev/null || die "the test program does not start on this machine"
+    tar --extract --file programs.tar.xz --directory "$SCRATCH" 2>/dev/null ||
+        python3 -m tarfile --extract programs.tar.xz "$SCRATCH" ||
+        die "programs.tar.xz cannot be unpacked: neither tar with xz nor python3 does it"
+    "$SCRATCH/tests" --list >/dev/null || die "the test program does not start on this machine"
     export OCELLI_TEST_DEVICE=gpu OCELLI_REQUIRE_GPU=1
     {
         echo "ocelli $(cat version.txt)"
