@@ -366,7 +366,7 @@ def attention(device):
 
 
 def attention_decode(device):
-    """Yields (case, variant, seconds): a query of 32 heads, 8 of keys, which the math backend repeats."""
+    """Yields (case, variant, seconds): a query of 32 heads, four of which share each of 8 key heads."""
     if device == "cpu":
         return
     random = lambda tokens, heads: torch.randn(1, heads, tokens, 128, device=device).half()

@@ -80,7 +80,9 @@ impl<'a> Case<'a> {
             let tensors = self.tensors(device);
             let here = call(&tensors).expect("a result");
             assert_eq!(here.shape(), self.shape, "{}", self.op);
-            self.check(&here, &call(&self.tensors(&Device::Cpu)).expect("a result"));
+            if *device != Device::Cpu {
+                self.check(&here, &call(&self.tensors(&Device::Cpu)).expect("a result"));
+            }
             let call = &call;
             move || drop(call(&tensors).expect("a result"))
         });
