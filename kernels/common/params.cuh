@@ -19,7 +19,7 @@ struct Split {
   long long remainder;
 };
 
-// Splits n >= 0 by d >= 1: by multiplication where n < 2^31, else in some eighty instructions.
+// Splits n >= 0 by d >= 1: by multiplication where n < 2^31.
 __device__ __forceinline__ Split split(long long n, long long d, Divisor by) {
   const long long quotient = n >> 31 == 0 ? divide(static_cast<int>(n), by) : n / d;
   return {quotient, n - quotient * d};

@@ -42,24 +42,17 @@ pub fn layer_norm<T: Float>(
         || vec![0.0; width],
         |row, (out, x)| {
             T::widen(x, row);
-            with_avx2(|| normalize(row, &weight, &bias, epsilon));
+            let mean = sum(row, f64::from) / width as f64;
+            let squares = sum(row, |x| (f64::from(x) - mean) * (f64::from(x) - mean));
+            let scale = 1.0 / (squares / width as f64 + f64::from(epsilon)).sqrt();
+            let (mean, scale) = (mean as f32, scale as f32);
+            for ((x, weight), bias) in row.iter_mut().zip(&weight).zip(&bias) {
+                *x = (*x - mean) * scale * weight + bias;
+            }
             T::narrow(row, out);
         },
     );
     Ok(())
-}
-
-/// Layer norm of one row.
-#[inline(always)]
-fn normalize(row: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
-    let count = row.len() as f64;
-    let mean = sum(row, f64::from) / count;
-    let squares = sum(row, |x| (f64::from(x) - mean) * (f64::from(x) - mean));
-    let scale = 1.0 / (squares / count + f64::from(epsilon)).sqrt();
-    let (mean, scale) = (mean as f32, scale as f32);
-    for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
-        *x = (*x - mean) * scale * weight + bias;
-    }
 }
 
 /// Group norm of images of `pixels` pixels. See [`ops::group_norm`](crate::ops::group_norm()).

@@ -20,6 +20,17 @@ pub(super) struct Divisor {
 unsafe impl DeviceRepr for Divisor {}
 
 impl Divisor {
+    /// Divides `n < 2^31` by any `d >= 1`, also where `n / d` is always 0.
+    pub(super) fn of(d: i64) -> Self {
+        match u32::try_from(d) {
+            Ok(d) if d < 1 << 31 => Self::new(d),
+            _ => Self {
+                multiplier: 1,
+                shift: 31,
+            },
+        }
+    }
+
     /// `divisor` is at least 1 and below 2^31.
     pub(super) fn new(divisor: u32) -> Self {
         debug_assert!((1..1 << 31).contains(&divisor));
@@ -38,17 +49,6 @@ impl Divisor {
     }
 }
 
-/// The divisor for `n < 2^31` by any `d >= 1`, also where `n / d` is always 0.
-pub(super) fn divisor_of(d: i64) -> Divisor {
-    match u32::try_from(d) {
-        Ok(d) if d < 1 << 31 => Divisor::new(d),
-        _ => Divisor {
-            multiplier: 1,
-            shift: 31,
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,9 +64,9 @@ mod tests {
     #[test]
     fn divisors_beyond_31_bits_give_0() {
         for d in [1 << 31, (1 << 32) + 1, i64::MAX] {
-            assert_eq!(divide((1 << 31) - 1, divisor_of(d)), 0);
+            assert_eq!(divide((1 << 31) - 1, Divisor::of(d)), 0);
         }
-        assert_eq!(divide((1 << 31) - 1, divisor_of((1 << 31) - 1)), 1);
+        assert_eq!(divide((1 << 31) - 1, Divisor::of((1 << 31) - 1)), 1);
     }
 
     proptest! {

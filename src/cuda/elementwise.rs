@@ -3,7 +3,7 @@
 
 use super::check;
 use super::context::driver_error;
-use super::divisor::{Divisor, divisor_of};
+use super::divisor::Divisor;
 use super::launch::{Kernel, OptionalArgument};
 use super::span::Spans;
 use super::{Buffer, Context};
@@ -66,8 +66,8 @@ impl Scalars {
             row_vectors: spans.row_vectors,
             rows: 0,
             prefix: 0,
-            by_row_vectors: divisor_of(spans.row_vectors),
-            by_rows: divisor_of(1),
+            by_row_vectors: Divisor::of(spans.row_vectors),
+            by_rows: Divisor::of(1),
             activation: 0,
             wide: i32::from(spans.wide),
         }
@@ -212,7 +212,7 @@ pub fn add_positions<T: Float>(
     let scalars = Scalars {
         rows: rows(positions.len()) as i64,
         prefix: rows(before) as i64,
-        by_rows: divisor_of(rows(positions.len()) as i64),
+        by_rows: Divisor::of(rows(positions.len()) as i64),
         ..Scalars::new(&spans)
     };
     let launch = spans.launch(OP, kernel(OP, POSITIONS, T::DTYPE, out.len())?)?;

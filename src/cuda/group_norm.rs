@@ -2,7 +2,7 @@
 
 use super::check;
 use super::context::driver_error;
-use super::divisor::{Divisor, divisor_of};
+use super::divisor::Divisor;
 use super::launch::{Kernel, Launch};
 use super::span::Spans;
 use super::{Buffer, Context, workspace};
@@ -235,9 +235,9 @@ pub fn launch<T: Float>(
         epsilon: plan.params.epsilon,
         activation: plan.params.activation.code(),
         wide: i32::from(spans.wide),
-        by_channels: divisor_of(channels as i64),
-        by_pixels: divisor_of(pixels as i64),
-        by_width: divisor_of((channels / plan.params.groups) as i64),
+        by_channels: Divisor::of(channels as i64),
+        by_pixels: Divisor::of(pixels as i64),
+        by_width: Divisor::of((channels / plan.params.groups) as i64),
     };
     let (mut sums, mut moments) = workspace.split_at_mut(plan.sums_bytes());
     let functions = [&plan.sums, &plan.moments, &apply].map(|launch| context.function_for(launch));

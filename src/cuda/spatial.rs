@@ -3,7 +3,7 @@
 
 use super::check;
 use super::context::driver_error;
-use super::divisor::{Divisor, divisor_of};
+use super::divisor::Divisor;
 use super::launch::{Kernel, OptionalArgument};
 use super::span::Spans;
 use super::{Buffer, Context};
@@ -224,9 +224,9 @@ impl Scalars {
             wide: i32::from(spans.wide),
             y_scale: height as f32 / out_height as f32,
             x_scale: width as f32 / out_width as f32,
-            by_row_vectors: divisor_of(spans.row_vectors),
-            by_out_height: divisor_of(out_height as i64),
-            by_out_width: divisor_of(out_width as i64),
+            by_row_vectors: Divisor::of(spans.row_vectors),
+            by_out_height: Divisor::of(out_height as i64),
+            by_out_width: Divisor::of(out_width as i64),
         }
     }
 }
